@@ -1,0 +1,35 @@
+# make bench | test | lint | mini - each sets up what it needs.
+PYTHON ?= python3
+PY := .venv/bin/python
+INSTALLED := .venv/.installed
+
+.PHONY: bench test lint mini clean
+
+$(INSTALLED): pyproject.toml constraints.txt
+	test -x $(PY) || $(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $@
+
+# Mine a small corpus, then run UMM against DreamBooth on the mini suite: leaderboard, DuckDB, HTML report.
+bench: $(INSTALLED)
+	$(PY) -m curation.build --source laion
+	$(PY) -m umm_bench.run --methods umm,dreambooth
+
+test: $(INSTALLED)
+	$(PY) -m pytest
+
+lint: $(INSTALLED)
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+# Everything from the sprites: each model of the mini family, the pairs, the TIUE. Hours on two cores; resumes.
+MINI_PAIRS ?= 6000
+mini: $(INSTALLED)
+	for name in vae clip sd scoring_clip encoder detector; do $(PY) -m umm_bench.mini.pretrain $$name || exit $$?; done
+	$(PY) -m umm_bench.mini.corpus --size $(MINI_PAIRS)
+	$(PY) -m curation.build --source laion --input data/mini-laion-$(MINI_PAIRS) --output data/pairs-$(MINI_PAIRS)
+	$(PY) -m umm_bench.train --data data/pairs-$(MINI_PAIRS) --base mini --output umm_bench/mini/weights/tiue
+
+clean:
+	rm -rf data runs reports/run-* reports/samples reports/setups reports/*.duckdb*
