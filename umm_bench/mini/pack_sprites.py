@@ -1,0 +1,161 @@
+"""Pack open-licence emoji designs into one parquet: `python -m umm_bench.mini.pack_sprites NODE_MODULES`.
+
+Run once by maintainers (extra `sprites`), after
+`npm install --ignore-scripts @iconify-json/{noto,twemoji,fluent-emoji-flat,fluent-emoji,fxemoji,emojione}
+@lobehub/fluent-emoji-3d emojibase-data`. Users get the packed file, `assets/sprites.parquet`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import re
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from umm_bench.mini.colors import dominant_colors
+
+SIZE = 96
+GROUPS = ("animals-nature", "food-drink", "travel-places", "activities", "objects")
+ICONIFY = {
+    "noto": "noto",
+    "twemoji": "twemoji",
+    "fluent-flat": "fluent-emoji-flat",
+    "fluent": "fluent-emoji",
+    "fx": "fxemoji",
+    "emojione": "emojione",
+}
+ASSETS = Path(__file__).parent / "assets"
+
+
+def concept_name(label: str) -> str:
+    """A label as people would say it: ASCII, lower case, no punctuation ("T-Rex" -> "t rex")."""
+    ascii_label = unicodedata.normalize("NFKD", label).encode("ascii", "ignore").decode()
+    return " ".join(re.sub(r"[^a-z0-9 ]", " ", ascii_label.lower().replace("'", "")).split())
+
+
+def _slug(text: str) -> str:
+    return concept_name(text).replace(" ", "-")
+
+
+class _IconSet:
+    """One @iconify-json package: an SVG for a character, or None."""
+
+    def __init__(self, folder: Path, names: dict[str, list[str]]) -> None:
+        data = json.loads((folder / "icons.json").read_text())
+        self.icons, self.aliases = data["icons"], data.get("aliases", {})
+        self.width, self.height = data.get("width") or 16, data.get("height") or data.get("width") or 16
+        chars = folder / "chars.json"
+        self.chars: dict[str, str] = json.loads(chars.read_text()) if chars.exists() else {}
+        self.names = names
+
+    def svg(self, hexcode: str) -> str | None:
+        bare = hexcode.lower().replace("-fe0f", "")
+        own = [self.chars[key] for key in (hexcode.lower(), bare) if key in self.chars]
+        for name in own or self.names[hexcode]:
+            alias = self.aliases.get(name)
+            if alias is not None and not {"hFlip", "vFlip", "rotate"} & set(alias):
+                name = alias["parent"]
+            if name in self.icons:
+                icon = self.icons[name]
+                width, height = icon.get("width", self.width), icon.get("height", self.height)
+                box = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
+                return (
+                    '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+                    f'viewBox="{box}">{icon["body"]}</svg>'
+                )
+        return None
+
+
+def _trim(image: Image.Image) -> Image.Image | None:
+    """Crop to what is opaque, then fit into SIZE x SIZE; None when nothing is left."""
+    box = image.getchannel("A").point(lambda a: 255 if a > 24 else 0).getbbox()
+    if box is None or min(box[2] - box[0], box[3] - box[1]) < 6:
+        return None
+    image = image.crop(box)
+    scale = SIZE / max(image.size)
+    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.LANCZOS)
+    canvas = Image.new("RGBA", (SIZE, SIZE))
+    canvas.paste(image, ((SIZE - image.width) // 2, (SIZE - image.height) // 2))
+    return canvas
+
+
+def designs(node_modules: Path) -> Iterator[dict[str, object]]:
+    """Yield one row a design: id, concept, group, subgroup, style, colors, webp."""
+    import resvg_py
+
+    meta = json.loads((node_modules / "emojibase-data/meta/groups.json").read_text())
+    rows = json.loads((node_modules / "emojibase-data/en/data.json").read_text())
+    noto_chars = json.loads((node_modules / "@iconify-json/noto/chars.json").read_text())
+    flat_chars = json.loads((node_modules / "@iconify-json/fluent-emoji-flat/chars.json").read_text())
+    names = {}
+    for row in rows:
+        key = row["hexcode"]
+        bare = key.lower().replace("-fe0f", "")
+        unicode_name = unicodedata.name(row["emoji"][0], "") if len(bare) <= 5 else ""
+        candidates = [
+            _slug(row["label"]),
+            noto_chars.get(bare),
+            flat_chars.get(bare),
+            re.sub(r"[^a-z0-9]", "", unicode_name.lower()),
+        ]
+        names[key] = [name for name in candidates if name]
+    sets = {style: _IconSet(node_modules / "@iconify-json" / folder, names) for style, folder in ICONIFY.items()}
+    seen: set[str] = set()
+    for row in sorted(rows, key=lambda row: row.get("order", 0)):
+        group = meta["groups"].get(str(row.get("group")))
+        concept = concept_name(row["label"])
+        if group not in GROUPS or concept in seen:
+            continue
+        seen.add(concept)
+        found: dict[str, Image.Image] = {}
+        for style, icons in sets.items():
+            svg = icons.svg(row["hexcode"])
+            if svg is not None:
+                png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIZE * 2, height=SIZE * 2))
+                found[style] = Image.open(io.BytesIO(png)).convert("RGBA")
+        for stem in (
+            row["hexcode"].lower(),
+            row["hexcode"].lower().replace("-fe0f", ""),
+            row["hexcode"].lower() + "-fe0f",
+        ):
+            path = node_modules / f"@lobehub/fluent-emoji-3d/assets/{stem}.webp"
+            if path.exists():
+                found["fluent-3d"] = Image.open(path).convert("RGBA")
+                break
+        for style, image in found.items():
+            sprite = _trim(image)
+            if sprite is None:
+                continue
+            buffer = io.BytesIO()
+            sprite.save(buffer, "WEBP", quality=76, method=6, alpha_quality=90)
+            yield {
+                "id": f"{_slug(row['label'])}/{style}",
+                "concept": concept,
+                "group": group,
+                "subgroup": meta["subgroups"][str(row["subgroup"])],
+                "style": style,
+                "colors": dominant_colors(np.asarray(sprite)),
+                "webp": buffer.getvalue(),
+            }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("node_modules", type=Path)
+    args = parser.parse_args()
+    ASSETS.mkdir(exist_ok=True)
+    table = pa.Table.from_pylist(list(designs(args.node_modules)))
+    pq.write_table(table, ASSETS / "sprites.parquet", compression="none")
+    print(f"{table.num_rows} designs of {len(set(table['concept'].to_pylist()))} concepts")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,274 @@
+"""The composer: a key becomes a scene, its caption and its truth. Same key, same scene, on every machine."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from umm_bench.mini import backgrounds, sprites
+from umm_bench.mini.backgrounds import Background
+from umm_bench.mini.colors import PALETTE
+from umm_bench.mini.sprites import Design
+
+STYLE_WORDS = {
+    "noto": ("cartoon", "shaded"),
+    "twemoji": ("flat", "flat vector"),
+    "fluent-flat": ("minimal", "simple"),
+    "fluent": ("glossy", "gradient"),
+    "fluent-3d": ("3d", "3d rendered"),
+    "fx": ("retro", "old fashioned"),
+    "emojione": ("detailed", "clip art"),
+}
+SIZE_WORDS = ((0.36, ("tiny", "little")), (0.5, ("small",)), (0.78, ()), (9.0, ("big", "large")))
+FILTERS = {
+    "pixel art": ("pixel art of {}", "{}, pixel art"),
+    "black and white": ("a black and white photo of {}", "{}, black and white"),
+    "sepia": ("an old sepia photo of {}", "{}, sepia"),
+    "neon": ("a dark neon picture of {}", "{}, neon"),
+}
+ACCESSORIES = ("crown", "top hat", "sunglasses", "umbrella", "balloon")
+RECOLORS = ("red", "yellow", "green", "blue", "purple", "pink")
+OPENINGS = ("{}", "{}", "{}", "a picture of {}", "a photo of {}", "an image of {}", "there is {}")
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """A sprite in a scene; `phrase` are the caption's words for it, `box` is xyxy in [0, 1], what is visible of it."""
+
+    design: str
+    concept: str
+    phrase: str
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """`image` is uint8 [size, size, 3]; `relation` and `style` are None when the caption names none."""
+
+    image: np.ndarray
+    caption: str
+    objects: tuple[SceneObject, ...]
+    background: Background
+    relation: str | None = None
+    style: str | None = None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """How a sprite is put into a scene: centre in [0, 1], long side as a share of the frame, degrees, mirror."""
+
+    x: float
+    y: float
+    scale: float
+    angle: float = 0.0
+    mirror: bool = False
+    gain: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    recolor: str | None = None
+
+
+def rng_for(*key: object) -> np.random.Generator:
+    """A generator that depends on the key only."""
+    digest = hashlib.sha256("|".join(map(str, key)).encode()).digest()
+    return np.random.default_rng(int.from_bytes(digest[:8]))
+
+
+@functools.cache
+def _training_table(split: str) -> tuple[tuple[Design, ...], np.ndarray]:
+    """Designs of a split with their probabilities: Zipf over concepts, even within one."""
+    world = sprites.load()
+    pool = [d for d in world.designs.values() if split == "all" or d.split == split]
+    sharing: dict[str, int] = {}
+    for design in pool:
+        sharing[design.concept] = sharing.get(design.concept, 0) + 1
+    # Held-out concepts have weight 0 in training; outside it every concept is equally likely.
+    weights = [(world.by_name[d.concept].weight if split == "train" else 1.0) / sharing[d.concept] for d in pool]
+    p = np.cumsum(weights)
+    return tuple(pool), p / p[-1]
+
+
+def draw_design(rng: np.random.Generator, split: str = "train") -> Design:
+    """A design by its frequency in `split` ("train", "held_out" or "all")."""
+    pool, cumulative = _training_table(split)
+    return pool[min(int(np.searchsorted(cumulative, rng.random(), side="right")), len(pool) - 1)]
+
+
+def _tint(rgb: np.ndarray, color: str) -> np.ndarray:
+    """The sprite's shading in another colour: luma kept, hue replaced."""
+    luma = rgb @ np.float32((0.299, 0.587, 0.114))
+    target = np.float32(PALETTE[color])
+    return np.clip(luma[..., None] / max(60.0, float(target @ np.float32((0.299, 0.587, 0.114)))) * target, 0, 255)
+
+
+def paste(canvas: np.ndarray, design_id: str, at: Placement) -> tuple[float, float, float, float] | None:
+    """Draw a sprite on `canvas` (float32 [S, S, 3], changed in place); its visible box, None when outside."""
+    size = canvas.shape[0]
+    sprite = Image.fromarray(sprites.load().rgba(design_id))
+    if at.mirror:
+        sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    side = max(4, round(at.scale * size))
+    # Premultiplied alpha ("RGBa"), or the transparent pixels' colour bleeds into the outline.
+    sprite = sprite.convert("RGBa").resize(
+        (side, side), Image.Resampling.BOX if side < 48 else Image.Resampling.BILINEAR
+    )
+    if abs(at.angle) > 0.5:
+        sprite = sprite.rotate(at.angle, Image.Resampling.BILINEAR, expand=True)
+    pixels = np.asarray(sprite, dtype=np.float32)
+    h, w = pixels.shape[:2]
+    x0, y0 = round(at.x * size - w / 2), round(at.y * size - h / 2)
+    cx0, cy0, cx1, cy1 = max(x0, 0), max(y0, 0), min(x0 + w, size), min(y0 + h, size)
+    if cx0 >= cx1 or cy0 >= cy1:
+        return None
+    part = pixels[cy0 - y0 : cy1 - y0, cx0 - x0 : cx1 - x0]
+    alpha = part[..., 3:] / 255
+    rgb = part[..., :3]
+    if at.recolor:
+        rgb = _tint(rgb / np.maximum(alpha, 1 / 255), at.recolor) * alpha
+    canvas[cy0:cy1, cx0:cx1] = canvas[cy0:cy1, cx0:cx1] * (1 - alpha) + rgb * np.float32(at.gain)
+    solid = alpha[..., 0] > 0.3
+    rows, cols = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
+    if not len(rows):
+        return None
+    box = (cx0 + cols[0], cy0 + rows[0], cx0 + cols[-1] + 1, cy0 + rows[-1] + 1)
+    return tuple(float(v) / size for v in box)  # type: ignore[return-value]
+
+
+def article(words: str) -> str:
+    """ "an owl", "a fox"; plurals by their last letter keep "a" away only in words that need it: "sunglasses"."""
+    if words.endswith(("glasses", "cherries", "grapes", "jeans", "socks", "gloves", "scissors", "skis")):
+        return words
+    return ("an " if words[0] in "aeiou" else "a ") + words
+
+
+def describe(design: Design, scale: float, rng: np.random.Generator, recolor: str | None = None) -> str:
+    """A noun phrase for a design: its concept, mostly with some of size, style and colours."""
+    words: list[str] = []
+    sizes = next(names for limit, names in SIZE_WORDS if scale <= limit)
+    if sizes and rng.random() < 0.6:
+        words.append(str(rng.choice(sizes)))
+    if rng.random() < 0.55:
+        words.append(str(rng.choice(STYLE_WORDS[design.style])))
+    if recolor:
+        words.append(recolor)
+    elif rng.random() < 0.55:
+        words.append(" and ".join(design.colors))
+    return article(" ".join([*words, design.concept]))
+
+
+def apply_style(image: np.ndarray, style: str) -> np.ndarray:
+    """A whole-picture style on float32 [S, S, 3]."""
+    luma = image @ np.float32((0.299, 0.587, 0.114))
+    if style == "pixel art":
+        size = image.shape[0]
+        small = Image.fromarray(image.astype(np.uint8)).resize((size // 4, size // 4), Image.Resampling.BOX)
+        return np.asarray(small.resize((size, size), Image.Resampling.NEAREST), dtype=np.float32)
+    if style == "black and white":
+        return np.repeat(luma[..., None], 3, 2)
+    if style == "sepia":
+        return np.clip(luma[..., None] * np.float32((1.02, 0.86, 0.66)) + 12, 0, 255)
+    edges = np.abs(np.gradient(luma, axis=0)) + np.abs(np.gradient(luma, axis=1))
+    return np.clip(image * 0.18 + np.minimum(edges * 3, 255)[..., None] * np.float32((0.3, 1.0, 0.9)), 0, 255)
+
+
+def _gain(rng: np.random.Generator) -> tuple[float, float, float]:
+    r, g, b = rng.uniform(0.88, 1.06) * rng.uniform(0.96, 1.04, 3)
+    return float(r), float(g), float(b)
+
+
+def random_placement(rng: np.random.Generator, x: float, y: float, scale: float, jitter: float = 0.05) -> Placement:
+    """A placement near (x, y) with a random turn, mirror and light."""
+    angle = float(rng.normal(0, 9)) if rng.random() < 0.6 else 0.0
+    dx, dy = rng.uniform(-jitter, jitter, 2)
+    return Placement(x + float(dx), y + float(dy), scale, angle, bool(rng.random() < 0.5), _gain(rng))
+
+
+def _arrange(rng: np.random.Generator, count: int) -> tuple[list[tuple[float, float, float]], str | None]:
+    """Centres and scales for `count` sprites, and the relation of the first to the second."""
+    if count == 1:
+        scale = float(
+            rng.choice([rng.uniform(0.26, 0.36), rng.uniform(0.4, 0.5), rng.uniform(0.58, 0.98)], p=[0.08, 0.12, 0.8])
+        )
+        loose = (1 - scale) * 0.4
+        return [(0.5 + rng.uniform(-loose, loose), 0.5 + rng.uniform(-loose, loose), scale)], None
+    if count == 2:
+        scales = rng.uniform(0.38, 0.5, 2)
+        relation = str(rng.choice(["left of", "right of", "above", "below"], p=[0.35, 0.35, 0.15, 0.15]))
+        spots = {"left of": (0.26, 0.5, 0.74, 0.5), "right of": (0.74, 0.5, 0.26, 0.5)}
+        spots |= {"above": (0.5, 0.26, 0.5, 0.74), "below": (0.5, 0.74, 0.5, 0.26)}
+        ax, ay, bx, by = spots[relation]
+        return [(ax, ay, float(scales[0])), (bx, by, float(scales[1]))], relation
+    scales = rng.uniform(0.3, 0.38, 3)
+    order = rng.permutation(3)
+    return [(0.2 + 0.3 * float(order[i]), rng.uniform(0.35, 0.65), float(scales[i])) for i in range(3)], None
+
+
+def _join(phrases: Sequence[str], relation: str | None, rng: np.random.Generator) -> tuple[str, str | None]:
+    if len(phrases) == 1:
+        return phrases[0], None
+    if len(phrases) == 3:
+        return f"{phrases[0]}, {phrases[1]} and {phrases[2]}", None
+    if relation is None or rng.random() < 0.5:
+        return f"{phrases[0]} {rng.choice(['and', 'next to', 'with'])} {phrases[1]}", None
+    words = {"left of": "to the left of", "right of": "to the right of"}.get(relation, relation)
+    return f"{phrases[0]} {words} {phrases[1]}", relation
+
+
+def accessory_placement(name: str, host: Placement) -> Placement:
+    """Where an accessory goes on its wearer."""
+    up = {"crown": 0.5, "top hat": 0.52, "sunglasses": 0.2, "umbrella": 0.62, "balloon": 0.55}[name]
+    wide = {"crown": 0.5, "top hat": 0.55, "sunglasses": 0.55, "umbrella": 0.7, "balloon": 0.5}[name]
+    side = 0.45 if name == "balloon" else 0.0
+    return Placement(host.x + side * host.scale, host.y - up * host.scale, wide * host.scale, gain=host.gain)
+
+
+def compose(key: int | str, split: str = "train", size: int = 64, subjects: int | None = None) -> Scene:
+    """The scene of a key, about a millisecond at 64 px.
+
+    Args:
+        key: any integer or string; the scene is a function of (key, split, size, subjects).
+        split: "train" draws training designs by their Zipfian frequency; "held_out" and "all" draw evenly.
+        size: side in pixels.
+        subjects: force 1, 2 or 3 sprites; by default mostly one.
+    """
+    rng = rng_for("scene", key, split, subjects)
+    count = subjects or int(rng.choice([1, 2, 3], p=[0.72, 0.25, 0.03]))
+    designs = [draw_design(rng, split) for _ in range(count)]
+    spots, relation = _arrange(rng, count)
+    background = backgrounds.choose(rng)
+    canvas = backgrounds.draw(background.name, rng, size)
+    phrases, objects, placed = [], [], []
+    for design, (x, y, scale) in zip(designs, spots, strict=True):
+        at = random_placement(rng, x, y, scale, jitter=0.03)
+        recolor = str(rng.choice(RECOLORS)) if rng.random() < 0.07 else None
+        at = Placement(at.x, at.y, at.scale, at.angle, at.mirror, at.gain, recolor)
+        placed.append(at)
+        box = paste(canvas, design.id, at)
+        phrase = describe(design, scale, rng, recolor)
+        phrases.append(phrase)
+        if box is not None:
+            objects.append(SceneObject(design.id, design.concept, phrase, box))
+    joined, named_relation = _join(phrases, relation, rng)
+    if count == 1 and 0.45 < placed[0].scale < 0.8 and rng.random() < 0.12:
+        accessory = str(rng.choice(ACCESSORIES))
+        on = accessory_placement(accessory, placed[0])
+        # The accessory comes from the training designs whatever the split: it is not the subject.
+        drawing = sprites.load().members(accessory, "train")
+        box = paste(canvas, drawing[int(rng.integers(len(drawing)))].id, on)
+        worn = article(accessory)
+        verb = "holding" if accessory in ("umbrella", "balloon") else "wearing"
+        joined = f"{joined} {verb} {worn}"
+        if box is not None:
+            objects.append(SceneObject("", accessory, worn, box))
+    caption = f"{joined} {background.phrase}"
+    style = str(rng.choice(list(FILTERS))) if rng.random() < 0.07 else None
+    if style:
+        canvas = apply_style(canvas, style)
+        caption = str(rng.choice(FILTERS[style])).format(caption)
+    else:
+        caption = str(rng.choice(OPENINGS)).format(caption)
+    image = np.clip(canvas, 0, 255).astype(np.uint8)
+    return Scene(image, caption, tuple(objects), background, named_relation, style)
