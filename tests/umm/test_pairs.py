@@ -1,0 +1,69 @@
+"""From curation's rows to the text and pictures of training."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from tests.umm.conftest import picture, png, row
+from umm_bench.errors import UserError
+from umm_bench.umm.pairs import Pair, count_pairs, read_pairs, subject_caption, target_image
+
+
+def pair(caption, phrase, head):
+    start = caption.index(phrase)
+    return Pair("0", png(picture(0)), png(picture(1)), caption, start, start + len(phrase), head, (0, 0, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("caption", "phrase", "head", "short", "words"),
+    [
+        ("A small red fox, on snow", "A small red fox", "fox", "A fox, on snow", "small red fox"),
+        ("photo of an orange dog", "an orange dog", "dog", "photo of a dog", "orange dog"),
+        ("the big owl flies", "the big owl", "owl", "the owl flies", "big owl"),
+        ("a red apple", "a red apple", "apple", "an apple", "red apple"),
+        ("two dogs", "two dogs", "dogs", "dogs", "two dogs"),
+        ("antelope on grass", "antelope", "antelope", "antelope on grass", "antelope"),
+    ],
+)
+def test_subject_caption(caption, phrase, head, short, words):
+    full, start, end = subject_caption(pair(caption, phrase, head), head_only=False)
+    assert full == caption and full[start:end] == words
+    full, start, end = subject_caption(pair(caption, phrase, head), head_only=True)
+    assert full == short and full[start:end] == head
+
+
+def test_read_pairs(pairs_folder):
+    folder = pairs_folder()
+    pq.write_table(pa.table({"concept": ["dog"], "count": [1]}), folder / "concept_counts.parquet")
+    pairs = list(read_pairs(folder))
+    assert [p.id for p in pairs] == [f"row-{i}" for i in range(6)] and count_pairs(folder) == 6
+    first = pairs[0]
+    assert first.caption[first.start : first.end] == "a small red dog" and first.head == "dog"
+    assert first.box == (0.125, 0.25, 0.875, 0.75)
+    assert len({p.digest for p in pairs}) == 6
+    assert dataclasses.replace(first, id="x").digest == first.digest
+    assert dataclasses.replace(first, caption=first.caption.upper()).digest != first.digest
+
+
+def test_read_pairs_errors(tmp_path):
+    with pytest.raises(UserError, match=r"no parquet pairs in .*nowhere"):
+        count_pairs(tmp_path / "nowhere")
+    pq.write_table(pa.table({"id": ["x"]}), tmp_path / "other.parquet")
+    with pytest.raises(UserError, match=r"other\.parquet lacks the column image"):
+        list(read_pairs(tmp_path))
+    (tmp_path / "other.parquet").write_bytes(b"garbage")
+    with pytest.raises(UserError, match="not readable as parquet"):
+        list(read_pairs(tmp_path))
+
+
+def test_target_keeps_the_box_of_a_long_picture():
+    pixels = np.zeros((20, 60, 3), dtype=np.uint8)
+    pixels[:, 40:] = 255
+    settings = row(0, "a dog", "a dog", "dog")
+    long = Pair("0", png(Image.fromarray(pixels)), settings["crop"]["bytes"], "a dog", 0, 5, "dog", (0.7, 0, 1, 1))
+    assert np.asarray(target_image(long, (10, 10))).min() > 200
+    assert np.asarray(target_image(dataclasses.replace(long, box=(0, 0, 0.2, 1)), (10, 10))).max() < 50

@@ -1,0 +1,201 @@
+"""Training changes the MLP and nothing else, and goes on as if it had never stopped."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+from safetensors.torch import load_file
+
+from tests.umm.conftest import make_umm, row
+from umm_bench.errors import UserError
+from umm_bench.umm import TIUE
+from umm_bench.umm.encoded import EncodeConfig, EncodedPairs, encode_pairs
+from umm_bench.umm.pairs import read_pairs, subject_caption, target_image
+from umm_bench.umm.trainer import (
+    STATE_FILE,
+    TrainConfig,
+    _indices,
+    initial_state,
+    load_state,
+    min_snr_weight,
+    save_state,
+    train,
+)
+
+CONFIG = TrainConfig(steps=4, batch_size=4, hidden_dim=16, learning_rate=1e-2, warmup_steps=2, drop_rate=0.25)
+ENCODE = EncodeConfig(views=2, chunk_size=4, dtype="float32")
+
+
+@pytest.fixture
+def encoded(umm, pairs_folder, tmp_path):
+    return EncodedPairs(list(encode_pairs(umm, read_pairs(pairs_folder()), tmp_path / "cache", ENCODE)))
+
+
+def weights(model):
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_the_cache_holds_what_the_models_say(umm, pairs_folder, encoded):
+    pair = list(read_pairs(pairs_folder()))[5]
+    batch = encoded.batch([5])
+    with torch.no_grad():
+        pixels = umm.image_processor.preprocess(target_image(pair, (32, 32)))
+        posterior = umm.vae.encode(pixels).latent_dist
+        ids = batch.input_ids_BL
+        assert torch.allclose(batch.mean_BCHW, posterior.mean, atol=1e-5)
+        assert torch.allclose(batch.std_BCHW, posterior.std, atol=1e-5)
+        assert torch.allclose(batch.h_y_BLD, umm.text_encoder(ids)[0], atol=1e-5)
+    captions = [subject_caption(pair, head_only) for head_only in (True, False)]
+    assert umm.tokenizer.decode(ids[0], skip_special_tokens=True).strip() in [text for text, *_ in captions]
+    assert umm.tokenizer.decode(ids[0][batch.mask_BL[0]]).strip() in [text[a:b] for text, a, b in captions]
+    assert batch.image_embeds_BVE.shape == (1, 2, 24)
+    assert not torch.equal(batch.image_embeds_BVE[:, 0], batch.image_embeds_BVE[:, 1])
+
+
+def test_encoding_is_reused_by_content(umm, pairs_folder, tmp_path, fresh_sd, tiny_image_encoder):
+    pairs, cache = list(read_pairs(pairs_folder())), tmp_path / "cache"
+
+    def reused(pipe=umm, rows=pairs, config=ENCODE):
+        return [chunk.reused for chunk in encode_pairs(pipe, rows, cache, config)]
+
+    assert reused() == [False, False]
+    assert reused() == [True, True]
+    assert reused(rows=[*pairs[:5], dataclasses.replace(pairs[5], head="cat")]) == [True, False]
+    assert reused(config=dataclasses.replace(ENCODE, views=3)) == [False, False]
+    assert reused(pipe=make_umm(fresh_sd(seed=9), tiny_image_encoder)) == [False, False]
+    assert not list(cache.glob("*.tmp"))
+
+
+def test_unusable_rows_are_counted(umm, pairs_folder, tmp_path):
+    long = "on snow " * 11 + "a dog"
+    cut = row(1, long, "a dog", "dog")
+    broken = row(2, "a dog", "a dog", "dog") | {"image": {"bytes": b"broken", "path": None}}
+    folder = pairs_folder([row(0, "a fox", "a fox", "fox"), cut, broken])
+    pairs = EncodedPairs(list(encode_pairs(umm, read_pairs(folder), tmp_path / "cache", ENCODE)))
+    assert len(pairs) == 1
+    assert pairs.skipped == {"phrase beyond the tokenizer's limit": 1, "unreadable image": 1}
+    folder = pairs_folder([cut, broken])
+    with pytest.raises(UserError, match="no pair is left to train on: 1 phrase beyond"):
+        EncodedPairs(list(encode_pairs(umm, read_pairs(folder), tmp_path / "cache", ENCODE)))
+
+
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_only_the_mlp_trains_and_it_learns(fresh_sd, tiny_image_encoder, encoded, prediction_type):
+    pipe = make_umm(fresh_sd(prediction_type), tiny_image_encoder)
+    frozen = (pipe.vae, pipe.unet, pipe.text_encoder, pipe.image_encoder)
+    before = [weights(model) for model in frozen]
+    config = dataclasses.replace(CONFIG, steps=15, drop_rate=0.0, min_snr_gamma=0.0)
+    state = initial_state(pipe, config)
+    start = weights(state.tiue)
+    fixed = dataclasses.replace(config, steps=1, learning_rate=0.0)
+
+    def loss_now():
+        return next(train(pipe, encoded, fixed, dataclasses.replace(state, step=0))).loss
+
+    first = loss_now()
+    for _ in train(pipe, encoded, config, state):
+        pass
+    # dataclasses.replace shares the modules, and a rate of 0 leaves them alone
+    assert loss_now() < first
+    assert all(same(old, weights(model)) for old, model in zip(before, frozen, strict=True))
+    assert all(parameter.grad is None for model in frozen for parameter in model.parameters())
+    assert not any(torch.equal(start[name], tensor) for name, tensor in state.tiue.state_dict().items())
+    assert not same(weights(state.ema), weights(state.tiue))
+
+
+def test_resume_is_bitwise_the_uninterrupted_run(umm, encoded, tmp_path):
+    through = initial_state(umm, CONFIG)
+    losses = [state.loss for state in train(umm, encoded, CONFIG, through)]
+    stopped = initial_state(umm, CONFIG)
+    run = train(umm, encoded, CONFIG, stopped)
+    next(run), next(run)
+    save_state(tmp_path, stopped, CONFIG, encoded.digest)
+    resumed = load_state(tmp_path, umm, CONFIG, encoded.digest)
+    assert resumed.step == 2
+    assert [state.loss for state in train(umm, encoded, CONFIG, resumed)] == losses[2:]
+    assert same(weights(resumed.tiue), weights(through.tiue))
+    assert same(weights(resumed.ema), weights(through.ema))
+
+
+def test_checkpoint_is_the_average_as_a_tiue_without_pickles(umm, encoded, tmp_path):
+    state = initial_state(umm, CONFIG)
+    for _ in train(umm, encoded, CONFIG, state):
+        save_state(tmp_path, state, CONFIG, encoded.digest)
+    assert same(weights(TIUE.from_pretrained(tmp_path)), weights(state.ema))
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        "config.json",
+        "diffusion_pytorch_model.safetensors",
+        STATE_FILE,
+    ]
+    assert json.loads((tmp_path / "config.json").read_text())["text_dim"] == 32
+    assert load_file(tmp_path / STATE_FILE)
+
+
+def test_resume_errors(umm, encoded, tmp_path):
+    state = initial_state(umm, CONFIG)
+    next(train(umm, encoded, CONFIG, state))
+    save_state(tmp_path, state, CONFIG, encoded.digest)
+    with pytest.raises(UserError, match=r"learning_rate=0\.01, not 0\.1"):
+        load_state(tmp_path, umm, dataclasses.replace(CONFIG, learning_rate=0.1), encoded.digest)
+    with pytest.raises(UserError, match="other pairs"):
+        load_state(tmp_path, umm, CONFIG, "another")
+    with pytest.raises(UserError, match="nothing to resume"):
+        load_state(tmp_path / "nowhere", umm, CONFIG, encoded.digest)
+    (tmp_path / STATE_FILE).write_bytes((tmp_path / STATE_FILE).read_bytes()[:100])
+    with pytest.raises(UserError, match="damaged"):
+        load_state(tmp_path, umm, CONFIG, encoded.digest)
+
+
+def test_a_nan_ends_training_before_it_reaches_the_weights(umm, encoded):
+    state = initial_state(umm, CONFIG)
+    run = train(umm, encoded, CONFIG, state)
+    next(run)
+    kept = weights(state.tiue)
+    healthy = encoded.batch
+    encoded.batch = lambda indices: dataclasses.replace(
+        healthy(indices), mean_BCHW=healthy(indices).mean_BCHW * float("nan")
+    )
+    with pytest.raises(UserError, match="the loss became nan at step 2"):
+        next(run)
+    assert same(kept, weights(state.tiue)) and state.step == 1
+
+
+def test_every_pair_is_seen_once_an_epoch(encoded, umm):
+    config = dataclasses.replace(CONFIG, batch_size=4)
+    seen = [i for step in range(3) for i in _indices(6, config, step)]
+    assert sorted(seen[:6]) == sorted(seen[6:]) == list(range(6))
+    assert seen[:6] != seen[6:]
+
+
+def test_min_snr_weights():
+    scheduler = DDPMScheduler()
+    abar = scheduler.alphas_cumprod[torch.tensor([0, 500, 999])]
+    snr = abar / (1 - abar)
+    assert torch.allclose(min_snr_weight(abar, 5.0, is_v=False), torch.minimum(snr, torch.tensor(5.0)) / snr)
+    assert torch.allclose(min_snr_weight(abar, 5.0, is_v=True), torch.minimum(snr, torch.tensor(5.0)) / (snr + 1))
+    assert min_snr_weight(abar, 0.0, is_v=True).tolist() == [1, 1, 1]
+    # a schedule that ends in pure noise
+    assert min_snr_weight(torch.zeros(1), 5.0, is_v=False).item() == 1
+
+
+def test_an_unknown_prediction_type_is_refused(fresh_sd, tiny_image_encoder, encoded):
+    pipe = make_umm(fresh_sd("sample"), tiny_image_encoder)
+    with pytest.raises(UserError, match="prediction_type sample"):
+        next(train(pipe, encoded, CONFIG, initial_state(pipe, CONFIG)))
+
+
+def test_the_reference_reaches_the_loss(umm, encoded):
+    """Without this, training would succeed with the images ignored."""
+    config = dataclasses.replace(CONFIG, drop_rate=0.0, learning_rate=0.0)
+    first = next(train(umm, encoded, config, initial_state(umm, config))).loss
+    healthy = encoded.batch
+    encoded.batch = lambda indices: dataclasses.replace(
+        healthy(indices), image_embeds_BVE=torch.randn_like(healthy(indices).image_embeds_BVE)
+    )
+    assert next(train(umm, encoded, config, initial_state(umm, config))).loss != first

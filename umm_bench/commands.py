@@ -1,0 +1,19 @@
+"""How the commands of this package end: one line for a user's mistake, a traceback for a bug."""
+
+import sys
+from collections.abc import Callable
+
+from umm_bench.errors import UserError
+
+
+def run_command(command: Callable[[], None]) -> int:
+    """The exit code of `command()`: 0, 2 after a UserError (shown as one line), 130 after Ctrl-C."""
+    try:
+        command()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,179 @@
+"""What training does not change about a pair: computed once, kept on disk under the digest of its content.
+
+Shapes: N pairs, V augmented views, E image embedding, C/H/W latent, L tokens, D text width.
+"""
+
+import dataclasses
+import hashlib
+import json
+import logging
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from umm_bench.errors import UserError
+from umm_bench.umm.augment import Augmentation
+from umm_bench.umm.images import open_image
+from umm_bench.umm.pairs import Pair, subject_caption, target_image
+from umm_bench.umm.pipeline import UMMPipeline
+from umm_bench.umm.tiue import span_positions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EncodeConfig:
+    """How pairs become tensors. `views` references of each pair are drawn with `augmentation`; `head_rate` of
+    the captions name the subject by its noun alone; `dtype` is that of the kept tensors ("float32" repeats
+    uncached training bit by bit, "float16" takes half the disk).
+    """
+
+    views: int = 4
+    head_rate: float = 0.8
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    dtype: str = "float16"
+    chunk_size: int = 128
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Cached tensors of B pairs, on the CPU, in float32."""
+
+    mean_BCHW: Tensor
+    std_BCHW: Tensor
+    image_embeds_BVE: Tensor
+    h_y_BLD: Tensor
+    input_ids_BL: Tensor
+    mask_BL: Tensor
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Progress of `encode_pairs`: one file written or found, its pairs and those it left out."""
+
+    path: Path
+    pairs: int
+    skipped: Counter[str]
+    reused: bool
+
+
+def models_digest(pipe: UMMPipeline) -> str:
+    """Content of the three frozen encoders, so that the cache of one base is never read for another."""
+    digest = hashlib.sha256()
+    for model in (pipe.vae, pipe.text_encoder, pipe.image_encoder):
+        for name, tensor in model.state_dict().items():
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def encode_pairs(pipe: UMMPipeline, pairs: Iterable[Pair], cache: Path, config: EncodeConfig) -> Iterator[Chunk]:
+    """Writes the pairs into `cache`, a chunk a file, and yields after each; what exists is not redone."""
+    cache.mkdir(parents=True, exist_ok=True)
+    size = pipe.unet.config.sample_size
+    settings = json.dumps([dataclasses.asdict(config), size, models_digest(pipe)], sort_keys=True)
+    rows = iter(pairs)
+    while chunk := list(islice(rows, config.chunk_size)):
+        content = "".join(pair.digest for pair in chunk)
+        path = cache / f"{hashlib.sha256((settings + content).encode()).hexdigest()[:32]}.safetensors"
+        reused = path.exists()
+        if not reused:
+            tensors, skipped = _encode_chunk(pipe, chunk, config)
+            unfinished = path.with_suffix(".tmp")
+            save_file(tensors, unfinished, metadata={"skipped": json.dumps(skipped)})
+            unfinished.replace(path)
+        with safe_open(path, framework="pt") as file:
+            skipped = Counter(json.loads(file.metadata()["skipped"]))
+        yield Chunk(path, len(chunk) - skipped.total(), skipped, reused)
+
+
+@torch.no_grad()
+def _encode_chunk(
+    pipe: UMMPipeline, chunk: Sequence[Pair], config: EncodeConfig
+) -> tuple[dict[str, Tensor], Counter[str]]:
+    tokenizer, device = pipe.tokenizer, pipe.device
+    length = tokenizer.model_max_length
+    sample_size = pipe.unet.config.sample_size
+    height, width = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
+    size = (width * pipe.vae_scale_factor, height * pipe.vae_scale_factor)
+    skipped: Counter[str] = Counter()
+    captions, masks, targets, views = [], [], [], []
+    for pair in chunk:
+        # the row's own seed: its views do not depend on its place in the data
+        rng = np.random.default_rng(int(pair.digest[:16], 16))
+        caption, start, end = subject_caption(pair, head_only=rng.random() < config.head_rate)
+        try:
+            positions = span_positions(tokenizer, caption, start, end)
+        except UserError:
+            skipped["phrase beyond the tokenizer's limit"] += 1
+            continue
+        try:
+            target, crop = target_image(pair, size), open_image(pair.crop)
+        except UserError as error:
+            logger.debug("pair %s: %s", pair.id, error)
+            skipped["unreadable image"] += 1
+            continue
+        captions.append(caption)
+        masks.append([position in positions for position in range(length)])
+        targets.append(target)
+        views += [config.augmentation.view(crop, rng) for _ in range(config.views)]
+    if not captions:
+        return {}, skipped
+    input_ids = tokenizer(
+        captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    ).input_ids
+    pixels = pipe.image_processor.preprocess(targets).to(device, pipe.vae.dtype)
+    posteriors = [pipe.vae.encode(part).latent_dist for part in pixels.split(16)]
+    text = [pipe.text_encoder(part.to(device))[0] for part in input_ids.split(64)]
+    embeds = torch.cat([pipe.embed_images(views[i : i + 64]) for i in range(0, len(views), 64)])
+    kept = getattr(torch, config.dtype)
+    tensors = {
+        "mean": torch.cat([posterior.mean for posterior in posteriors]).to(kept),
+        "std": torch.cat([posterior.std for posterior in posteriors]).to(kept),
+        "image_embeds": embeds.unflatten(0, (len(captions), config.views)).to(kept),
+        "h_y": torch.cat(text).to(kept),
+        "input_ids": input_ids.to(torch.int32),
+        "mask": torch.tensor(masks),
+    }
+    return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, skipped
+
+
+class EncodedPairs:
+    """Random access to encoded pairs; the files are memory-mapped, not read."""
+
+    def __init__(self, chunks: Sequence[Chunk]) -> None:
+        """Raises UserError when no pair is left to train on."""
+        self._chunks = [load_file(chunk.path) for chunk in chunks if chunk.pairs]
+        self._rows = [(c, r) for c, chunk in enumerate(self._chunks) for r in range(len(chunk["mask"]))]
+        self.digest = hashlib.sha256("".join(chunk.path.name for chunk in chunks).encode()).hexdigest()[:16]
+        self.skipped = sum((chunk.skipped for chunk in chunks), Counter[str]())
+        if not self._rows:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items()) or "none found"
+            raise UserError(f"no pair is left to train on: {reasons}")
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def batch(self, indices: Sequence[int]) -> Batch:
+        """The pairs at `indices`, in that order."""
+        rows = [self._rows[i] for i in indices]
+
+        def stack(name: str) -> Tensor:
+            return torch.stack([self._chunks[c][name][r] for c, r in rows])
+
+        return Batch(
+            mean_BCHW=stack("mean").float(),
+            std_BCHW=stack("std").float(),
+            image_embeds_BVE=stack("image_embeds").float(),
+            h_y_BLD=stack("h_y").float(),
+            input_ids_BL=stack("input_ids").long(),
+            mask_BL=stack("mask"),
+        )

@@ -1,0 +1,152 @@
+"""Text-and-image unified encoding: an image becomes a word, and the word takes its place in the prompt.
+
+Shapes: B batch, L tokens, D width of the text encoder, E width of the image embedding, K pseudo words.
+h_y hidden states of the text; h_r of the text with the subject's words replaced; h_u = h_y with h_r at the
+subject.
+"""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from umm_bench.errors import UserError
+
+
+class TIUE(ModelMixin, ConfigMixin):
+    """v = MLP(CLIP_image(x_s)): the only trainable part.
+
+    `image_dim` is the width of the image embedding (`projection_dim` of the image encoder), `text_dim` the
+    width of the text encoder. `word_std` is the standard deviation of the base's own word embeddings, so that
+    an untrained pseudo word has the size of a word.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        image_dim: int,
+        text_dim: int,
+        num_pseudo_words: int = 1,
+        hidden_dim: int = 1024,
+        depth: int = 2,
+        word_std: float = 0.02,
+    ):
+        super().__init__()
+        layers: list[nn.Module] = [nn.LayerNorm(image_dim)]
+        width = image_dim
+        for _ in range(depth):
+            layers += [nn.Linear(width, hidden_dim), nn.GELU()]
+            width = hidden_dim
+        layers += [
+            nn.Linear(width, num_pseudo_words * text_dim),
+            nn.Unflatten(-1, (num_pseudo_words, text_dim)),
+        ]
+        self.mlp = nn.Sequential(*layers)
+        self.word_std = word_std
+
+    def forward(self, image_embeds_BE: Tensor) -> Tensor:
+        """Image embeddings [B, E] -> pseudo words [B, K, D]."""
+        return self.word_std * self.mlp(image_embeds_BE)
+
+
+def load_tiue(path: str | Path, **kwargs: Any) -> TIUE:
+    """A trained TIUE from a folder or the hub. Raises UserError when there is none, or only a pickled one."""
+    try:
+        return TIUE.from_pretrained(str(path), use_safetensors=True, **kwargs)
+    except OSError as error:
+        pickles = sorted(Path(path).glob("*.bin")) if Path(path).is_dir() else []
+        if pickles:
+            raise UserError(
+                f"{pickles[0]} holds pickled weights, which can run code when read; convert it to safetensors"
+            ) from error
+        raise UserError(f"{path} holds no TIUE (config.json with diffusion_pytorch_model.safetensors)") from error
+
+
+def span_positions(tokenizer: CLIPTokenizer, prompt: str, start: int, end: int) -> tuple[int, ...]:
+    """Token positions of the characters `prompt[start:end]`, counted from the start token at 0.
+
+    Raises UserError when the tokenizer's length limit would cut any of them off.
+    """
+    offsets = tokenizer(prompt, return_offsets_mapping=True)["offset_mapping"]
+    positions = tuple(i for i, (a, b) in enumerate(offsets) if a < b and a < end and b > start)
+    phrase = prompt[start:end]
+    if not positions:
+        raise UserError(f'"{phrase}" leaves no token in the prompt "{prompt}"')
+    # the last place belongs to the end token
+    if positions[-1] >= tokenizer.model_max_length - 1:
+        raise UserError(
+            f'the prompt is cut at {tokenizer.model_max_length - 2} tokens, before the end of "{phrase}"; '
+            "shorten it or name the subject earlier"
+        )
+    return positions
+
+
+def find_phrase(tokenizer: CLIPTokenizer, prompt: str, phrase: str) -> tuple[int, ...]:
+    """Token positions of `phrase`, whole words in any letter case, anywhere in `prompt`.
+
+    Raises UserError when the prompt lacks the phrase, has it more than once, or is cut before its end.
+    """
+    if not phrase.strip():
+        raise UserError("the subject's phrase is empty; name the words of the prompt that the image stands for")
+    pattern = r"(?<!\w)" + r"\s+".join(map(re.escape, phrase.split())) + r"(?!\w)"
+    matches = list(re.finditer(pattern, prompt, flags=re.IGNORECASE))
+    if not matches:
+        raise UserError(f'the prompt "{prompt}" does not contain the subject "{phrase}"')
+    if len(matches) > 1:
+        raise UserError(
+            f'the prompt "{prompt}" contains the subject "{phrase}" {len(matches)} times; '
+            "give a longer phrase that occurs once"
+        )
+    return span_positions(tokenizer, prompt, *matches[0].span())
+
+
+def place_words(words_BKD: Tensor, mask_BL: Tensor) -> Tensor:
+    """Pseudo words at the marked positions of each row, zeros elsewhere: [B, L, D].
+
+    The j-th marked token takes word j; tokens beyond the last word repeat it. A phrase shorter than K uses
+    the first words only: inserting tokens would shift the rest of the prompt, and h_u would not be h_y
+    elsewhere.
+    """
+    word_BL = (mask_BL.cumsum(dim=1) - 1).clamp(0, words_BKD.shape[1] - 1)
+    words_BLD = words_BKD.gather(1, word_BL[..., None].expand(-1, -1, words_BKD.shape[2]))
+    return words_BLD * mask_BL[..., None]
+
+
+@contextmanager
+def _word_embeddings_replaced(text_encoder: CLIPTextModel, mask_BL: Tensor, words_BLD: Tensor) -> Iterator[None]:
+    # CLIPTextModel takes no inputs_embeds (transformers 5), and a copy of its forward would rot
+    def replace(module: nn.Module, args: tuple[Any, ...], embeds_BLD: Tensor) -> Tensor:
+        return torch.where(mask_BL[..., None], words_BLD.to(embeds_BLD.dtype), embeds_BLD)
+
+    hook = text_encoder.get_input_embeddings().register_forward_hook(replace)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def rearranged_hidden_states(
+    text_encoder: CLIPTextModel, input_ids_BL: Tensor, mask_BL: Tensor, words_BLD: Tensor
+) -> Tensor:
+    """h_r = CLIP_text(word embeddings of y, those under the mask replaced by v), up to the last masked token.
+
+    CLIP's text encoder is causal, so what follows the subject cannot change h_r at the subject, and nothing
+    else of h_r is used. Returns [B, n, D] with n <= L.
+    """
+    n = int(mask_BL.any(dim=0).nonzero().max()) + 1
+    with _word_embeddings_replaced(text_encoder, mask_BL[:, :n], words_BLD[:, :n]):
+        return text_encoder(input_ids_BL[:, :n])[0]
+
+
+def fuse_hidden_states(h_y_BLD: Tensor, h_r_BnD: Tensor, mask_BL: Tensor) -> Tensor:
+    """h_u = where(subject position, h_r, h_y); h_r may end after the last subject position."""
+    n = h_r_BnD.shape[1]
+    h_u_BnD = torch.where(mask_BL[:, :n, None], h_r_BnD, h_y_BLD[:, :n])
+    return torch.cat([h_u_BnD, h_y_BLD[:, n:]], dim=1)

@@ -1,0 +1,109 @@
+"""UMM-Diffusion as a benchmarked method: no setup, one reference image, one call."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from PIL import Image
+
+from umm_bench.base import Base, resolve_model
+from umm_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from umm_bench.methods import Generation, Prompt, Subject
+    from umm_bench.umm import UMMPipeline
+
+# the vision tower of the CLIP whose text tower Stable Diffusion 1.x conditions on
+DEFAULT_IMAGE_ENCODER = "openai/clip-vit-large-patch14"
+
+
+@dataclass(frozen=True)
+class UMMConfig:
+    """`alpha` in [0, 1], the image against the text. `tiue` and `image_encoder`: "mini", a folder or a hub
+    id; no `image_encoder` means the base's own. `references`: how many of the subject's images are averaged.
+    """
+
+    alpha: float = 0.7
+    tiue: str = "mini"
+    image_encoder: str = ""
+    references: int = 1
+
+
+def image_encoder_location(base: Base, name: str = "") -> str:
+    """Where the conditioning image encoder is: `name`, or the folder in the base, or CLIP ViT-L/14."""
+    if name or base.name == "mini":
+        return resolve_model(name or "mini", "image_encoder")
+    inside = Path(base.location) / "image_encoder"
+    return str(inside) if inside.is_dir() else DEFAULT_IMAGE_ENCODER
+
+
+def load_umm(base: Base, tiue: str | None, image_encoder: str = "") -> "UMMPipeline":
+    """The base's pipeline with an image encoder and, unless `tiue` is None, a trained TIUE, all float32.
+
+    Raises UserError when a part cannot be loaded or does not fit the base.
+    """
+    import torch
+    from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
+
+    from umm_bench.umm import UMMPipeline, load_tiue
+
+    sd = base.pipeline()
+    location = image_encoder_location(base, image_encoder)
+    try:
+        # half-precision weights would stay half without a dtype
+        encoder = CLIPVisionModelWithProjection.from_pretrained(location, dtype=torch.float32, use_safetensors=True)
+        processor = CLIPImageProcessorPil.from_pretrained(location)
+    except OSError as error:
+        raise UserError(f"cannot load the image encoder from {location}: {str(error).splitlines()[0]}") from error
+    pipe = UMMPipeline.from_pipe(
+        sd,
+        image_encoder=encoder.eval().requires_grad_(False),
+        feature_extractor=processor,
+        tiue=None if tiue is None else load_tiue(resolve_model(tiue, "tiue"), torch_dtype=torch.float32),
+        dtype=torch.float32,
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return pipe.to(base.device)
+
+
+class UMM:
+    """The Method protocol around UMMPipeline."""
+
+    name: ClassVar[str] = "umm"
+    config_class: ClassVar[type] = UMMConfig
+
+    @staticmethod
+    def weights(config: UMMConfig) -> Sequence[Path]:
+        """The local folders beside the base that the images depend on."""
+        parts = [resolve_model(config.tiue, "tiue")]
+        if config.tiue == "mini" or config.image_encoder:
+            parts.append(resolve_model(config.image_encoder or "mini", "image_encoder"))
+        return [Path(part) for part in parts if Path(part).is_dir()]
+
+    def __init__(self, base: Base, config: UMMConfig, generation: "Generation") -> None:
+        self.base, self.config, self.generation = base, config, generation
+        self._pipe: UMMPipeline | None = None
+
+    def setup(self, subject: "Subject", directory: Path) -> Any:
+        """Nothing to fine-tune."""
+        return None
+
+    def generate(self, state: Any, subject: "Subject", prompt: "Prompt", seeds: Sequence[int]) -> list[Image.Image]:
+        """One image a seed, from the first `config.references` images of the subject."""
+        import torch
+
+        from umm_bench import umm
+
+        if self._pipe is None:
+            self._pipe = load_umm(self.base, self.config.tiue, self.config.image_encoder)
+        embeds = self._pipe.embed_images(subject.references[: self.config.references]).mean(dim=0)
+        return self._pipe(
+            prompt.text(subject.class_noun),
+            subjects=[umm.Subject(phrase=subject.class_noun, embeds=embeds)],
+            alpha=self.config.alpha,
+            num_inference_steps=self.generation.num_inference_steps,
+            guidance_scale=self.generation.guidance_scale,
+            num_images_per_prompt=len(seeds),
+            generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
+        ).images
