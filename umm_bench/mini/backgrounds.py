@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from umm_bench.mini.colors import PALETTE
+from umm_bench.mini.colors import PALETTE, vector
 
 PATTERNS = ("dots", "stripes", "checks")
 PLAIN_COLORS = (
@@ -75,29 +75,31 @@ def _pattern(name: str, rng: np.random.Generator, size: int) -> np.ndarray:
     return _mix(ground, mark, on.astype(np.float32))
 
 
-def _horizon(top: tuple, middle: tuple, ground: tuple, level: float) -> np.ndarray:
+Color = tuple[float, float, float]
+Painter = Callable[[np.random.Generator, int], np.ndarray]
+
+
+def _horizon(top: Color, middle: Color, ground: Color, level: float) -> Painter:
     def paint(rng: np.random.Generator, size: int) -> np.ndarray:
         x, y = _grid(size)
         line = level + rng.uniform(-0.06, 0.06) + 0.02 * np.sin(2 * np.pi * (x * rng.uniform(0.5, 2) + rng.random()))
-        sky = _mix(np.float32(top), np.float32(middle), y / line)
-        return np.where(
-            (y > line)[..., None], _mix(np.float32(ground), np.float32(ground) * 0.7, (y - line) * 1.6), sky
-        )
+        sky = _mix(vector(*top), vector(*middle), y / line)
+        return np.where((y > line)[..., None], _mix(vector(*ground), vector(*ground) * 0.7, (y - line) * 1.6), sky)
 
-    return paint  # type: ignore[return-value]
+    return paint
 
 
 def _beach(rng: np.random.Generator, size: int) -> np.ndarray:
     x, y = _grid(size)
     sea, shore = 0.38 + rng.uniform(-0.05, 0.05), 0.6 + rng.uniform(-0.05, 0.05) + 0.02 * np.sin(12 * x)
-    image = _mix(np.float32((120, 196, 245)), np.float32((205, 236, 252)), y / sea)
-    image = np.where((y > sea)[..., None], np.float32((38, 140, 190)), image)
-    return np.where((y > shore)[..., None], np.float32((238, 214, 160)), image)
+    image = _mix(vector(120, 196, 245), vector(205, 236, 252), y / sea)
+    image = np.where((y > sea)[..., None], vector(38, 140, 190), image)
+    return np.where((y > shore)[..., None], vector(238, 214, 160), image)
 
 
 def _night(rng: np.random.Generator, size: int) -> np.ndarray:
     _, y = _grid(size)
-    image = _mix(np.float32((12, 14, 46)), np.float32((40, 40, 96)), y).copy()
+    image = _mix(vector(12, 14, 46), vector(40, 40, 96), y).copy()
     stars = rng.integers(0, size, (22, 2))
     image[stars[:, 0], stars[:, 1]] = (255, 250, 220)
     return image
@@ -108,19 +110,19 @@ def _bricks(rng: np.random.Generator, size: int) -> np.ndarray:
     row = ((y + rng.random()) / 0.11).astype(int)
     u, v = (x + rng.random() + 0.11 * (row % 2)) % 0.22, (y + 0.0) % 0.11
     joint = (u < 0.018) | (v < 0.018)
-    return _mix(np.float32((172, 84, 64)), np.float32((214, 200, 188)), joint.astype(np.float32))
+    return _mix(vector(172, 84, 64), vector(214, 200, 188), joint.astype(np.float32))
 
 
 def _wood(rng: np.random.Generator, size: int) -> np.ndarray:
     x, y = _grid(size)
     grain = 0.5 + 0.5 * np.sin(40 * (y + 0.03 * np.sin(5 * x + rng.uniform(0, 6))))
     plank = ((y + rng.random()) % 0.25 < 0.02).astype(np.float32)
-    return _mix(_mix(np.float32((176, 124, 76)), np.float32((150, 100, 60)), grain), np.float32((96, 62, 36)), plank)
+    return _mix(_mix(vector(176, 124, 76), vector(150, 100, 60), grain), vector(96, 62, 36), plank)
 
 
 def _city(rng: np.random.Generator, size: int) -> np.ndarray:
     x, y = _grid(size)
-    image = _mix(np.float32((176, 206, 232)), np.float32((232, 226, 214)), y).copy()
+    image = _mix(vector(176, 206, 232), vector(232, 226, 214), y).copy()
     heights = rng.uniform(0.25, 0.65, 7)
     tower = heights[np.minimum((x * 7).astype(int), 6)]
     image[y > tower] = (120, 126, 140)
@@ -130,7 +132,7 @@ def _city(rng: np.random.Generator, size: int) -> np.ndarray:
     return image
 
 
-DRAWN: dict[str, tuple[Callable[[np.random.Generator, int], np.ndarray], tuple[str, ...]]] = {
+DRAWN: dict[str, tuple[Painter, tuple[str, ...]]] = {
     "beach": (_beach, ("on a beach", "at the beach", "on a sandy beach by the sea")),
     "meadow": (
         _horizon((130, 196, 246), (214, 238, 252), (104, 176, 76), 0.55),

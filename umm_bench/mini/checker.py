@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from umm_bench.mini import backgrounds, scenes, sprites
+from umm_bench.mini.colors import LUMA
 
 VERSION = "checker/1"
 SIDE = 32  # pictures are compared at this size; blur of a pixel or two should not decide
@@ -53,13 +54,13 @@ def _templates(design_ids: tuple[str, ...], angles: tuple[float, ...], gray: boo
                     colors.append(pad[:3])
                     masks.append(pad[3:])
                     owners.append(owner)
-    rgb, mask = torch.from_numpy(np.stack(colors)), torch.from_numpy(np.stack(masks))
-    energy, area = rgb.square().sum((1, 2, 3)), mask.sum((1, 2, 3))
-    return torch.fft.rfft2(rgb), torch.fft.rfft2(mask), energy, area, torch.tensor(owners)
+    rgb_N, mask_N = torch.from_numpy(np.stack(colors)), torch.from_numpy(np.stack(masks))
+    energy, area = rgb_N.square().sum((1, 2, 3)), mask_N.sum((1, 2, 3))
+    return torch.fft.rfft2(rgb_N), torch.fft.rfft2(mask_N), energy, area, torch.tensor(owners)
 
 
 def _gray(rgb: np.ndarray) -> np.ndarray:
-    return np.repeat((rgb @ np.float32((0.299, 0.587, 0.114)))[..., None], 3, 2)
+    return np.repeat((rgb @ LUMA)[..., None], 3, 2)
 
 
 def _backdrop(small: np.ndarray) -> np.ndarray:

@@ -21,6 +21,14 @@ PALETTE: dict[str, tuple[int, int, int]] = {
     "dark gray": (72, 76, 82),
     "black": (22, 22, 26),
 }
+
+
+def vector(*values: float) -> np.ndarray:
+    """Numbers as float32; a colour is three in 0..255."""
+    return np.array(values, dtype=np.float32)
+
+
+LUMA = vector(0.299, 0.587, 0.114)  # Rec. 601
 _NAMES = list(PALETTE)
 _RGB = np.array([PALETTE[name] for name in _NAMES], dtype=np.float32)
 

@@ -118,10 +118,11 @@ def row(index: int, seed: int = 0) -> Row:
         image = image[:2] + bytes(rng.integers(0, 256, 400, dtype=np.uint8))
     elif dirt == "empty_image":
         image = b""
+    key = f"{index // SHARD:05d}{index % SHARD:04d}"
     meta = {
         "url": f"https://images.example/{seed}/{source}.jpg",
         "caption": caption.decode("utf-8", "replace"),
-        "key": f"{index // SHARD:05d}{index % SHARD:04d}",
+        "key": key,
         "status": "success",
         "error_message": None,
         "width": PIXELS,
@@ -134,7 +135,7 @@ def row(index: int, seed: int = 0) -> Row:
         "pwatermark": float(rng.uniform(0.82, 1.0) if dirt == "watermark" else rng.beta(1, 12)),
         "similarity": float(rng.uniform(0.28, 0.42) if named else rng.uniform(0.2, 0.32)),
     }
-    return Row(meta["key"], image, caption, meta, dirt, scene, named)
+    return Row(key, image, caption, meta, dirt, scene, named)
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

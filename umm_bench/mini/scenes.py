@@ -12,7 +12,7 @@ from PIL import Image
 
 from umm_bench.mini import backgrounds, sprites
 from umm_bench.mini.backgrounds import Background
-from umm_bench.mini.colors import PALETTE
+from umm_bench.mini.colors import LUMA, PALETTE, vector
 from umm_bench.mini.sprites import Design
 
 STYLE_WORDS = {
@@ -99,9 +99,9 @@ def draw_design(rng: np.random.Generator, split: str = "train") -> Design:
 
 def _tint(rgb: np.ndarray, color: str) -> np.ndarray:
     """The sprite's shading in another colour: luma kept, hue replaced."""
-    luma = rgb @ np.float32((0.299, 0.587, 0.114))
-    target = np.float32(PALETTE[color])
-    return np.clip(luma[..., None] / max(60.0, float(target @ np.float32((0.299, 0.587, 0.114)))) * target, 0, 255)
+    luma = rgb @ LUMA
+    target = vector(*PALETTE[color])
+    return np.clip(luma[..., None] / max(60.0, float(target @ LUMA)) * target, 0, 255)
 
 
 def paste(canvas: np.ndarray, design_id: str, at: Placement) -> tuple[float, float, float, float] | None:
@@ -127,8 +127,8 @@ def paste(canvas: np.ndarray, design_id: str, at: Placement) -> tuple[float, flo
     alpha = part[..., 3:] / 255
     rgb = part[..., :3]
     if at.recolor:
-        rgb = _tint(rgb / np.maximum(alpha, 1 / 255), at.recolor) * alpha
-    canvas[cy0:cy1, cx0:cx1] = canvas[cy0:cy1, cx0:cx1] * (1 - alpha) + rgb * np.float32(at.gain)
+        rgb = (_tint(rgb / np.maximum(alpha, 1 / 255), at.recolor) * alpha).astype(np.float32)
+    canvas[cy0:cy1, cx0:cx1] = canvas[cy0:cy1, cx0:cx1] * (1 - alpha) + rgb * vector(*at.gain)
     solid = alpha[..., 0] > 0.3
     rows, cols = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
     if not len(rows):
@@ -161,7 +161,7 @@ def describe(design: Design, scale: float, rng: np.random.Generator, recolor: st
 
 def apply_style(image: np.ndarray, style: str) -> np.ndarray:
     """A whole-picture style on float32 [S, S, 3]."""
-    luma = image @ np.float32((0.299, 0.587, 0.114))
+    luma = image @ LUMA
     if style == "pixel art":
         size = image.shape[0]
         small = Image.fromarray(image.astype(np.uint8)).resize((size // 4, size // 4), Image.Resampling.BOX)
@@ -169,9 +169,9 @@ def apply_style(image: np.ndarray, style: str) -> np.ndarray:
     if style == "black and white":
         return np.repeat(luma[..., None], 3, 2)
     if style == "sepia":
-        return np.clip(luma[..., None] * np.float32((1.02, 0.86, 0.66)) + 12, 0, 255)
+        return np.clip(luma[..., None] * vector(1.02, 0.86, 0.66) + 12, 0, 255)
     edges = np.abs(np.gradient(luma, axis=0)) + np.abs(np.gradient(luma, axis=1))
-    return np.clip(image * 0.18 + np.minimum(edges * 3, 255)[..., None] * np.float32((0.3, 1.0, 0.9)), 0, 255)
+    return np.clip(image * 0.18 + np.minimum(edges * 3, 255)[..., None] * vector(0.3, 1.0, 0.9), 0, 255)
 
 
 def _gain(rng: np.random.Generator) -> tuple[float, float, float]:

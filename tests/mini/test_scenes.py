@@ -1,0 +1,69 @@
+"""The composer: same key, same scene; what the caption and the boxes say is what is in the picture."""
+
+import numpy as np
+import pytest
+
+from umm_bench.mini import backgrounds, scenes, sprites
+from umm_bench.mini.colors import dominant_colors
+
+
+def test_a_scene_is_a_function_of_its_key():
+    first, again, other = scenes.compose("k"), scenes.compose("k"), scenes.compose("k2")
+    assert np.array_equal(first.image, again.image) and first.caption == again.caption
+    assert not np.array_equal(first.image, other.image)
+
+
+def test_the_caption_names_every_object_and_boxes_lie_inside():
+    for key in range(200):
+        scene = scenes.compose(key)
+        for thing in scene.objects:
+            assert thing.phrase in scene.caption
+            assert thing.concept in thing.phrase
+            x0, y0, x1, y1 = thing.box
+            assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
+
+
+def test_a_box_holds_what_was_drawn():
+    canvas = np.zeros((64, 64, 3), np.float32)
+    box = scenes.paste(canvas, "dog/noto", scenes.Placement(0.4, 0.5, 0.5))
+    rows, cols = np.nonzero(canvas.sum(2) > 60)
+    seen = np.array([cols.min(), rows.min(), cols.max() + 1, rows.max() + 1]) / 64
+    assert np.abs(seen - np.array(box)).max() <= 2 / 64
+
+
+def test_training_draws_nothing_that_is_held_out():
+    world = sprites.load()
+    for key in range(300):
+        for thing in scenes.compose(f"held-{key}").objects:
+            assert world.by_name[thing.concept].split == "train"
+            assert not thing.design or world.designs[thing.design].split == "train"
+
+
+def test_frequency_falls_with_rank():
+    rng = np.random.default_rng(0)
+    world = sprites.load()
+    ranks = np.array([world.by_name[scenes.draw_design(rng).concept].rank for _ in range(4000)])
+    head, middle = (ranks < 30).mean(), ((ranks >= 30) & (ranks < 60)).mean()
+    expected = sum(c.weight for c in world.concepts[:30])
+    assert abs(head - expected) < 0.03
+    assert head > 3 * middle
+
+
+def test_a_held_out_designer_leaves_with_all_renderings():
+    world = sprites.load()
+    for concept in world.concepts:
+        fluent = {d.split for d in world.members(concept.name) if d.style.startswith("fluent")}
+        assert len(fluent) <= 1
+
+
+@pytest.mark.parametrize("color", ["red", "blue", "white", "black"])
+def test_a_colour_is_called_by_its_name(color):
+    rgba = np.dstack([backgrounds.draw(color, scenes.rng_for("c"), 16), np.full((16, 16), 255.0)]).astype(np.uint8)
+    assert dominant_colors(rgba)[0] == color
+
+
+def test_every_background_can_be_drawn_and_unknown_ones_are_refused():
+    for name in backgrounds.every_name():
+        assert backgrounds.draw(name, scenes.rng_for(name), 32).shape == (32, 32, 3)
+    with pytest.raises((KeyError, ValueError)):
+        backgrounds.draw("no such place", scenes.rng_for("x"), 32)

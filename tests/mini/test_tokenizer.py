@@ -1,0 +1,15 @@
+"""The tokenizer in CLIP's format: whole words, a known end token, nothing unknown."""
+
+import pytest
+from transformers import CLIPTokenizer
+
+from umm_bench.mini import family
+
+pytestmark = pytest.mark.skipif(not (family.WEIGHTS / "sd").is_dir(), reason="mini weights are not there: run make mini")
+
+
+def test_words_of_the_world_are_single_tokens_and_strangers_survive():
+    tokens = CLIPTokenizer.from_pretrained(family.path("sd") / "tokenizer")
+    assert tokens.tokenize("a red fox on a beach") == ["a</w>", "red</w>", "fox</w>", "on</w>", "a</w>", "beach</w>"]
+    assert tokens.eos_token_id == len(tokens) - 1 != 2 and tokens.pad_token == tokens.eos_token
+    assert tokens.decode(tokens("zyzzyva ünïcode").input_ids, skip_special_tokens=True).strip() == "zyzzyva ünïcode"

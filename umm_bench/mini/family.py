@@ -1,0 +1,62 @@
+"""Where the mini models are, and how one is shipped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from umm_bench.errors import UserError
+from umm_bench.mini.recipes.common import Recipe
+
+WEIGHTS = Path(__file__).parent / "weights"
+NAMES = ("sd", "image_encoder", "scoring_clip", "encoder", "detector", "tiue")
+
+
+def path(name: str) -> Path:
+    """The folder of a mini model. UserError when the name is unknown or the weights are not there."""
+    if name not in NAMES:
+        raise UserError(f"unknown mini model {name!r}; choose from {', '.join(NAMES)}")
+    folder = WEIGHTS / name
+    if not folder.is_dir():
+        raise UserError(f"the mini model {name!r} is not in {WEIGHTS}; run `make mini` to train it")
+    return folder
+
+
+def detector_path() -> Path:
+    """The mini GroundingDINO, the default of `curation.build`."""
+    return path("detector")
+
+
+def _halve(weights: Path) -> None:
+    """Store in half precision. Configurations keep saying float32, so everything loads and computes as such."""
+    tensors = {n: t.half() if t.is_floating_point() else t for n, t in load_file(weights).items()}
+    save_file(tensors, weights, metadata={"format": "pt"})
+
+
+def publish(name: str, recipe: Recipe, folder: Path) -> list[Path]:
+    """Write what a finished recipe contributes: parts go to `folder`/model, members of the family are shipped."""
+    if name not in NAMES:
+        recipe.save(folder / "model")
+        return [folder / "model"]
+    written = [ship(name, recipe.save)]
+    if name == "sd":  # its CLIP's other tower turns a reference into what the TIUE reads
+        written.append(ship("image_encoder", recipe.save_image_encoder))  # type: ignore[attr-defined]
+    return written
+
+
+def ship(name: str, save: Callable[[Path], None]) -> Path:
+    """Write a model into the family by `save(folder)`, whole or not at all."""
+    final = WEIGHTS / name
+    temporary = WEIGHTS / f".{name}.part"
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir(parents=True)
+    save(temporary)
+    for weights in temporary.rglob("*.safetensors"):
+        _halve(weights)
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(temporary, final)
+    return final
