@@ -1,0 +1,156 @@
+"""What Textual Inversion and DreamBooth share: cached latents, the loss, state that is whole or absent."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from umm_bench.errors import UserError
+
+Augment = Literal["none", "flip"]
+STATE_FILE = "state.json"
+
+
+@dataclass(frozen=True)
+class LatentCache:
+    """The VAE posteriors of a set of images: of encoding at every step, only the noise would change.
+
+    `mean_NCHW` and `std_NCHW` are in the VAE's own scale; `sample` returns latents in the UNet's scale.
+    """
+
+    mean_NCHW: Tensor
+    std_NCHW: Tensor
+    scaling_factor: float
+    shift_factor: float
+
+    def sample(self, indices_B: Tensor, generator: torch.Generator) -> Tensor:
+        mean_BCHW, std_BCHW = self.mean_NCHW[indices_B], self.std_NCHW[indices_B]
+        noise_BCHW = torch.randn(mean_BCHW.shape, generator=generator).to(mean_BCHW)
+        return (mean_BCHW + std_BCHW * noise_BCHW - self.shift_factor) * self.scaling_factor
+
+    def __len__(self) -> int:
+        return len(self.mean_NCHW)
+
+
+@torch.no_grad()
+def cache_latents(vae: AutoencoderKL, images: Sequence[Image.Image], size: int, augment: Augment) -> LatentCache:
+    """Encodes `images`, cropped to `size` pixels square; `augment="flip"` adds each one's mirror image."""
+    squares = [ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC) for image in images]
+    if augment == "flip":
+        squares += [ImageOps.mirror(square) for square in squares]
+    pixels_NHWC = np.stack([np.asarray(square, dtype=np.float32) for square in squares]) / 127.5 - 1
+    pixels_NCHW = torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2).to(vae.device, vae.dtype)
+    posteriors = [vae.encode(pixels_CHW[None]).latent_dist for pixels_CHW in pixels_NCHW]
+    return LatentCache(
+        torch.cat([posterior.mean for posterior in posteriors]),
+        torch.cat([posterior.std for posterior in posteriors]),
+        vae.config.scaling_factor,
+        vae.config.shift_factor or 0.0,
+    )
+
+
+def require_positive(config: object, *names: str) -> None:
+    """ValueError naming the first of a config's fields that is not above zero."""
+    for name in names:
+        if getattr(config, name) <= 0:
+            raise ValueError(f"{name} must be above 0, got {getattr(config, name)}")
+
+
+def read_references(paths: Sequence[Path]) -> list[Image.Image]:
+    """Opens the references upright, transparency on white. UserError names a file that cannot be read."""
+    if not paths:
+        raise UserError("a subject without reference images cannot be learnt")
+    images = []
+    for path in paths:
+        try:
+            with Image.open(path) as opened:
+                rgba = ImageOps.exif_transpose(opened).convert("RGBA")
+        except (OSError, UnidentifiedImageError) as error:
+            raise UserError(f"cannot read the reference image {path}: {error}") from error
+        images.append(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"))
+    return images
+
+
+def image_size(pipe: StableDiffusionPipeline) -> int:
+    """The side in pixels that the pipeline generates by default, which is also the side it is trained at."""
+    return int(pipe.unet.config.sample_size * pipe.vae_scale_factor)
+
+
+def denoising_errors(
+    unet: UNet2DConditionModel,
+    schedule: DDPMScheduler,
+    latents_BCHW: Tensor,
+    h_BLD: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """Mean squared error of each member [B], at timesteps and noise drawn from the CPU `generator`."""
+    noise_BCHW = torch.randn(latents_BCHW.shape, generator=generator).to(latents_BCHW)
+    t_B = torch.randint(schedule.config.num_train_timesteps, (len(latents_BCHW),), generator=generator)
+    t_B = t_B.to(latents_BCHW.device)
+    z_BCHW = schedule.add_noise(latents_BCHW, noise_BCHW, t_B)
+    if schedule.config.prediction_type == "epsilon":
+        target_BCHW = noise_BCHW
+    elif schedule.config.prediction_type == "v_prediction":
+        target_BCHW = schedule.get_velocity(latents_BCHW, noise_BCHW, t_B)
+    else:
+        raise UserError(f"prediction type {schedule.config.prediction_type!r}: only epsilon and v_prediction train")
+    prediction_BCHW = unet(z_BCHW, t_B, encoder_hidden_states=h_BLD).sample
+    return F.mse_loss(prediction_BCHW.float(), target_BCHW.float(), reduction="none").mean(dim=(1, 2, 3))
+
+
+def training_schedule(pipe: StableDiffusionPipeline) -> DDPMScheduler:
+    """The noise schedule that the base was trained with, whichever sampler its pipeline carries."""
+    return DDPMScheduler.from_config(pipe.scheduler.config)
+
+
+def with_components(pipe: StableDiffusionPipeline, **replaced: Any) -> StableDiffusionPipeline:
+    """A pipeline on the same components but for those `replaced`; `from_pipe` could cast the shared ones."""
+    components = {**pipe.components, **replaced}
+    other = StableDiffusionPipeline(**components, requires_safety_checker=pipe.config.requires_safety_checker)
+    other.set_progress_bar_config(disable=True)
+    return other
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Lets gradients pass through shared modules without collecting any in them; their flags are put back."""
+    parameters = [parameter for module in modules for parameter in module.parameters()]
+    flags = [parameter.requires_grad for parameter in parameters]
+    try:
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter, flag in zip(parameters, flags, strict=True):
+            parameter.requires_grad_(flag)
+
+
+def is_complete(directory: Path, record: dict[str, Any]) -> bool:
+    """Whether `directory` holds the finished state of exactly this `record` (JSON values only)."""
+    try:
+        return json.loads((directory / STATE_FILE).read_text())["record"] == json.loads(json.dumps(record))
+    except (FileNotFoundError, json.JSONDecodeError, KeyError):
+        return False
+
+
+def save_state(directory: Path, record: dict[str, Any], losses: list[float], write: Callable[[Path], None]) -> None:
+    """Lets `write` fill a folder beside `directory`, then moves it in place: no half state is ever found."""
+    partial = directory.with_name(f"{directory.name}.partial-{os.getpid()}")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    write(partial)
+    (partial / STATE_FILE).write_text(json.dumps({"record": record, "losses": losses}, indent=1))
+    if directory.exists():
+        shutil.rmtree(directory)
+    partial.replace(directory)

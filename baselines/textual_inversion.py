@@ -1,0 +1,163 @@
+"""Textual Inversion (Gal et al., 2208.01618): a subject becomes a word; its embedding alone is optimised."""
+
+import copy
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from baselines.finetuning import (
+    Augment,
+    cache_latents,
+    denoising_errors,
+    frozen,
+    image_size,
+    is_complete,
+    read_references,
+    require_positive,
+    save_state,
+    training_schedule,
+    with_components,
+)
+from baselines.stable_diffusion import draw
+from umm_bench.base import Base
+from umm_bench.errors import UserError
+from umm_bench.methods import Generation, Prompt, Subject
+from umm_bench.seeding import seed_for
+
+logger = logging.getLogger(__name__)
+
+OBJECT_TEMPLATES = (
+    "a {}",
+    "the {}",
+    "one {}",
+    "a picture of a {}",
+    "a photo of a {}",
+    "a close view of a {}",
+)
+STYLE_TEMPLATES = (
+    "a picture in the style of {}",
+    "a drawing in the style of {}",
+    "{}",
+    "an image in {} style",
+)
+EMBEDDINGS_FILE = "learned_embeds.safetensors"  # the name that diffusers' load_textual_inversion looks for
+
+
+@dataclass(frozen=True)
+class TextualInversionConfig:
+    """Sized for the mini family on a CPU; for SD 1.5 diffusers' recipe takes 3,000 steps of batch 4 at 2e-3.
+
+    `num_vectors` rows are learnt for the word; all start at the mean embedding of the class noun's tokens.
+    """
+
+    placeholder: str = "<umm-subject>"
+    num_vectors: int = 1
+    steps: int = 300
+    batch_size: int = 4
+    learning_rate: float = 5e-3
+    weight_decay: float = 1e-2
+    augment: Augment = "none"
+
+    def __post_init__(self) -> None:
+        require_positive(self, "num_vectors", "steps", "batch_size", "learning_rate")
+
+
+class TextualInversion:
+    name = "textual_inversion"
+    config_class = TextualInversionConfig
+
+    def __init__(self, base: Base, config: TextualInversionConfig, generation: Generation) -> None:
+        self.base, self.config, self.generation = base, config, generation
+
+    def setup(self, subject: Subject, directory: Path) -> StableDiffusionPipeline:
+        """Learns the word and saves it to `directory`, or finds it there; the pipeline returned knows it."""
+        record = {
+            "method": self.name,
+            "config": asdict(self.config),
+            "base": self.base.fingerprint,
+            "subject": subject.id,
+        }
+        if not is_complete(directory, record):
+            rows_VD = self.initial_rows(subject)
+            losses = [loss for _, loss in self.train(subject, rows_VD)]
+            tensors = {self.config.placeholder: rows_VD.detach().cpu()}
+            save_state(directory, record, losses, lambda path: save_file(tensors, path / EMBEDDINGS_FILE))
+            logger.info("learnt %s for %s", self.config.placeholder, subject.id)
+        pipe = self.copied_pipeline()
+        pipe.load_textual_inversion(directory, weight_name=EMBEDDINGS_FILE)
+        return pipe
+
+    def generate(
+        self, state: StableDiffusionPipeline, subject: Subject, prompt: Prompt, seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        return draw(state, prompt.text(self.config.placeholder), seeds, self.generation)
+
+    def copied_pipeline(self) -> StableDiffusionPipeline:
+        """The base with its own tokenizer and text encoder: a new word changes both."""
+        pipe = self.base.pipeline()
+        return with_components(
+            pipe, tokenizer=copy.deepcopy(pipe.tokenizer), text_encoder=copy.deepcopy(pipe.text_encoder)
+        )
+
+    def initial_rows(self, subject: Subject) -> nn.Parameter:
+        """[V, D], float32, each row the mean embedding of the class noun's tokens."""
+        pipe = self.base.pipeline()
+        ids_T = pipe.tokenizer(subject.class_noun, add_special_tokens=False, return_tensors="pt").input_ids[0]
+        if len(ids_T) == 0:
+            raise UserError(f"subject {subject.id!r} has no class noun to start its word from")
+        table = pipe.text_encoder.get_input_embeddings().weight
+        mean_D = table.detach()[ids_T.to(table.device)].float().mean(0)
+        return nn.Parameter(mean_D.repeat(self.config.num_vectors, 1))
+
+    def train(self, subject: Subject, rows_VD: nn.Parameter) -> Iterator[tuple[int, float]]:
+        """Optimises `rows_VD` in place, yielding (step, loss). The base's own weights collect no gradient."""
+        config = self.config
+        pipe = self.copied_pipeline()
+        # As load_textual_inversion will name them.
+        words = [config.placeholder, *(f"{config.placeholder}_{i}" for i in range(1, config.num_vectors))]
+        if config.placeholder in pipe.tokenizer.get_vocab():
+            raise UserError(f"the placeholder {config.placeholder!r} is already a word of the base's tokenizer")
+        pipe.tokenizer.add_tokens(words)
+        word_ids = pipe.tokenizer.convert_tokens_to_ids(words)
+        pipe.text_encoder.resize_token_embeddings(len(pipe.tokenizer), mean_resizing=False)
+        templates = STYLE_TEMPLATES if subject.kind == "style" else OBJECT_TEMPLATES
+        ids_NL = pipe.tokenizer(
+            [template.format(" ".join(words)) for template in templates],
+            padding="max_length",
+            truncation=True,
+            max_length=pipe.tokenizer.model_max_length,
+            return_tensors="pt",
+        ).input_ids.to(rows_VD.device)
+
+        def put_rows(module: nn.Module, args: tuple[Tensor, ...], embeddings_BLD: Tensor) -> Tensor:
+            for word_id, row_D in zip(word_ids, rows_VD.to(embeddings_BLD.dtype), strict=True):
+                embeddings_BLD = torch.where((args[0] == word_id)[..., None], row_D, embeddings_BLD)
+            return embeddings_BLD
+
+        images = read_references(subject.references)
+        latents = cache_latents(pipe.vae, images, image_size(pipe), config.augment)
+        schedule = training_schedule(pipe)
+        optimizer = torch.optim.AdamW([rows_VD], lr=config.learning_rate, weight_decay=config.weight_decay)
+        hook = pipe.text_encoder.get_input_embeddings().register_forward_hook(put_rows)
+        try:
+            for step in range(config.steps):
+                generator = torch.Generator().manual_seed(seed_for(self.name, subject.id, step))
+                image_B = torch.randint(len(latents), (config.batch_size,), generator=generator)
+                text_B = torch.randint(len(templates), (config.batch_size,), generator=generator)
+                with frozen(pipe.unet, pipe.text_encoder):
+                    h_BLD = pipe.text_encoder(ids_NL[text_B])[0]
+                    z_BCHW = latents.sample(image_B, generator)
+                    loss = denoising_errors(pipe.unet, schedule, z_BCHW, h_BLD, generator).mean()
+                    loss.backward()
+                optimizer.step()
+                optimizer.zero_grad()
+                yield step, loss.item()
+        finally:
+            hook.remove()

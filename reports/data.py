@@ -1,0 +1,236 @@
+"""What a report says about one run, read from DuckDB into typed rows. Nothing is recomputed here."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from umm_bench.errors import UserError
+
+FIRST_METRICS = ("identity", "dino", "clip_i", "clip_t", "concept", "background")
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean or an effect; `low` and `high` are its 95 % interval, None where one subject allows none."""
+
+    mean: float
+    low: float | None
+    high: float | None
+    samples: int
+    subjects: int
+
+    @property
+    def half_width(self) -> float | None:
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+
+@dataclass(frozen=True)
+class Cost:
+    """`setup_seconds` is a mean over subjects, `seconds_per_image` a median: the first pays for loading."""
+
+    setup_seconds: float | None
+    seconds_per_image: float | None
+    peak_mb: float | None
+    images: int
+
+
+@dataclass(frozen=True)
+class Sample:
+    path: Path
+    references: tuple[Path, ...]
+    scores: dict[str, float]
+    explanations: dict[str, str]
+    key: str
+    method: str
+    subject: str
+    class_noun: str
+    prompt_id: str
+    prompt_kind: str
+    prompt: str
+    image_index: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Failure:
+    kind: str
+    reason: str
+    evidence: dict[str, Any]
+    rank: int
+    sample: Sample
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`effect` is the paired mean of `method` minus `reference`."""
+
+    method: str
+    reference: str
+    metric: str
+    effect: Interval
+
+
+@dataclass(frozen=True)
+class Run:
+    run_id: str
+    created: datetime
+    command: str
+    config: dict[str, Any]
+    code_version: str
+    suite: str
+    base: str
+
+
+@dataclass(frozen=True)
+class Report:
+    run: Run
+    methods: tuple[str, ...]
+    metrics: tuple[str, ...]
+    protocols: dict[str, str]
+    summaries: dict[tuple[str, str], Interval]  # (method, metric)
+    costs: dict[str, Cost]
+    comparisons: tuple[Comparison, ...]
+    samples: tuple[Sample, ...]
+    failures: tuple[Failure, ...]
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(sorted({sample.prompt_kind for sample in self.samples}))
+
+    @cached_property
+    def subjects(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(sample.subject for sample in self.samples))
+
+    def grid(self) -> dict[tuple[str, str], dict[str, list[Sample]]]:
+        """(subject, prompt id) -> method -> its images in order. Every method is a key of every row."""
+        rows: dict[tuple[str, str], dict[str, list[Sample]]] = {}
+        for sample in self.samples:
+            row = rows.setdefault((sample.subject, sample.prompt_id), {method: [] for method in self.methods})
+            row[sample.method].append(sample)
+        return rows
+
+
+def read_report(store_path: Path, run_id: str) -> Report:
+    """Everything the store knows of a run. UserError when the file or the run is not there."""
+    if not store_path.is_file():
+        raise UserError(f"there is no results file {store_path}; `python -m umm_bench.run` makes one")
+    try:
+        connection = duckdb.connect(str(store_path))
+    except duckdb.Error as error:
+        raise UserError(f"cannot open {store_path}: {str(error).splitlines()[0]}") from error
+    with connection:
+        return Reader(connection, store_path.parent, run_id).report()
+
+
+class Reader:
+    """The queries. `folder` is what the paths in the store are relative to."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection, folder: Path, run_id: str) -> None:
+        self.connection, self.folder, self.run_id = connection, folder, run_id
+
+    def rows(self, query: str) -> list[tuple]:
+        """The answer to a query whose one parameter is the run."""
+        return self.connection.execute(query, [self.run_id]).fetchall()
+
+    def report(self) -> Report:
+        run = self.run()
+        samples = self.samples()
+        protocols = dict(self.rows("select metric, protocol from run_protocols where run_id = ?"))
+        summaries = {
+            (method, metric): Interval(*interval)
+            for method, metric, *interval in self.rows(
+                "select method, metric, mean, low, high, samples, subjects from summaries where run_id = ?"
+            )
+        }
+        comparisons = [
+            Comparison(method, reference, metric, Interval(*effect))
+            for method, reference, metric, *effect in self.rows(
+                "select method, reference, metric, effect, low, high, pairs, subjects from comparisons where run_id = ?"
+            )
+        ]
+        present = {sample.method for sample in samples}
+        methods = in_order(present, run.config.get("methods", ()))
+        metrics = in_order({metric for _, metric in summaries}, FIRST_METRICS)
+        comparisons.sort(key=lambda row: (metrics.index(row.metric), methods.index(row.method)))
+        return Report(
+            run=run,
+            methods=methods,
+            metrics=metrics,
+            protocols=protocols,
+            summaries=summaries,
+            costs=self.costs(),
+            comparisons=tuple(comparisons),
+            samples=samples,
+            failures=self.failures({sample.key: sample for sample in samples}),
+        )
+
+    def run(self) -> Run:
+        found = self.rows(
+            "select run_id, created, command, config_json, code_version, suite, base from runs where run_id = ?"
+        )
+        if not found:
+            known = self.connection.execute("select run_id from runs order by executed desc").fetchall()
+            names = ", ".join(name for (name,) in known[:8])
+            raise UserError(f"there is no run '{self.run_id}'; latest: {names or 'none'}")
+        run_id, created, command, config, code_version, suite, base = found[0]
+        return Run(run_id, created, command, json.loads(config), code_version, suite, base)
+
+    def samples(self) -> tuple[Sample, ...]:
+        scores: dict[str, dict[str, float]] = {}
+        explanations: dict[str, dict[str, str]] = {}
+        for key, metric, value, explanation in self.rows(
+            "select sample_key, metric, value, explanation from run_results where run_id = ?"
+        ):
+            scores.setdefault(key, {})[metric] = value
+            explanations.setdefault(key, {})[metric] = explanation
+        rows = self.rows(
+            "select path, references_json, sample_key, method, subject, class_noun, prompt_id, prompt_kind,"
+            " prompt, image_index, seed from run_samples join samples using (sample_key) where run_id = ?"
+            " order by subject, prompt_id, method, image_index"
+        )
+        return tuple(
+            Sample(
+                self.folder / path,
+                tuple(self.folder / reference for reference in json.loads(references or "[]")),
+                scores.get(made[0], {}),
+                explanations.get(made[0], {}),
+                *made,
+            )
+            for path, references, *made in rows
+        )
+
+    def costs(self) -> dict[str, Cost]:
+        rows = self.rows(
+            """
+            with mine as (select samples.* from run_samples join samples using (sample_key) where run_id = ?),
+                 used as (select distinct method, setup_key from mine)
+            select mine.method,
+                   (select avg(setups.seconds) from used join setups using (setup_key)
+                    where used.method = mine.method),
+                   median(mine.seconds), max(mine.peak_mb), count(*)
+            from mine group by mine.method
+            """
+        )
+        return {row[0]: Cost(*row[1:]) for row in rows}
+
+    def failures(self, samples: dict[str, Sample]) -> tuple[Failure, ...]:
+        rows = self.rows(
+            "select kind, reason, evidence_json, rank, sample_key from failures where run_id = ? order by rank"
+        )
+        return tuple(
+            Failure(kind, reason, json.loads(evidence or "{}"), rank, samples[key])
+            for kind, reason, evidence, rank, key in rows
+            if key in samples
+        )
+
+
+def in_order(names: set[str], wanted: Sequence[str]) -> tuple[str, ...]:
+    """Those of `names` that `wanted` lists, in its order, then the rest by name."""
+    first = [name for name in wanted if name in names]
+    return (*first, *sorted(names.difference(first)))
