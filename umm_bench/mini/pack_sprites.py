@@ -81,7 +81,9 @@ def _trim(image: Image.Image) -> Image.Image | None:
         return None
     image = image.crop(box)
     scale = SIZE / max(image.size)
-    image = image.resize((max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS)
+    image = image.resize(
+        (max(1, round(image.width * scale)), max(1, round(image.height * scale))), Image.Resampling.LANCZOS
+    )
     canvas = Image.new("RGBA", (SIZE, SIZE))
     canvas.paste(image, ((SIZE - image.width) // 2, (SIZE - image.height) // 2))
     return canvas

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,20 +16,26 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
-from umm_bench.mini import scenes
+from umm_bench.mini import scenes, sprites
 from umm_bench.mini.recipes.clip import image_processor, split_towers
 from umm_bench.mini.recipes.vae import to_tensor
 
 
 @dataclass(frozen=True)
 class SDConfig:
-    """`scenes` latents are cached, in files of `chunk`; each step draws from them."""
+    """`scenes` latents are cached, in files of `chunk`; each step draws from them.
+
+    A scene with a concept beyond the `head` most frequent ones is drawn `tail_rate` as often as another: on a CPU's
+    budget the classes that people try first need the examples. `concept_counts.json` records what came of it.
+    """
 
     channels: tuple[int, ...] = (64, 128, 256)
     scenes: int = 32_768
     chunk: int = 2048
     batch_size: int = 32
     caption_drop: float = 0.1
+    head: int = 60
+    tail_rate: float = 0.25
     seed: int = 3
     vae: Path = Path("runs/mini/vae/model")
     clip: Path = Path("runs/mini/clip/model")
@@ -100,16 +106,22 @@ class SDRecipe:
         # SD's convention: unit variance over all channels, one number in the VAE's configuration.
         self.vae.register_to_config(scaling_factor=round(1.0 / self.latents.float().std().item(), 5))
         self.captions: list[str] = []
-        self.counts: Counter[str] = Counter()  # how often each concept was there to be learnt
-        for i in range(config.scenes):
-            scene = scenes.compose(f"sd-{i}")
+        world, weights = sprites.load(), []
+        self.counts: defaultdict[str, float] = defaultdict(float)  # concepts in as many draws as there are scenes
+        composed = [scenes.compose(f"sd-{i}") for i in range(config.scenes)]
+        for scene in composed:
             self.captions.append(scene.caption)
-            self.counts.update(thing.concept for thing in scene.objects)
+            rare = any(world.by_name[thing.concept].rank >= config.head for thing in scene.objects)
+            weights.append(config.tail_rate if rare else 1.0)
+        self.cumulative = np.cumsum(weights) / np.sum(weights)
+        for scene, weight in zip(composed, np.array(weights) / np.mean(weights), strict=True):
+            for thing in scene.objects:
+                self.counts[thing.concept] += weight
 
     def loss(self, step: int) -> torch.Tensor:
         c = self.config
         rng = scenes.rng_for("sd-batch", c.seed, step)
-        rows = rng.integers(0, c.scenes, c.batch_size)
+        rows = np.searchsorted(self.cumulative, rng.random(c.batch_size), side="right").clip(max=c.scenes - 1)
         captions = ["" if rng.random() < c.caption_drop else self.captions[i] for i in rows]
         tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
         with torch.no_grad():
@@ -134,7 +146,11 @@ class SDRecipe:
             feature_extractor=None,
             requires_safety_checker=False,
         ).save_pretrained(folder, max_shard_size="24MB")  # 12 MB each once halved
-        (folder / "concept_counts.json").write_text(json.dumps(dict(self.counts.most_common()), indent=0))
+        (folder / "concept_counts.json").write_text(
+            json.dumps(
+                {name: round(n, 1) for name, n in sorted(self.counts.items(), key=lambda item: -item[1])}, indent=0
+            )
+        )
 
     def save_image_encoder(self, folder: Path) -> None:
         """The tower beside the text encoder, for the TIUE."""

@@ -1,0 +1,94 @@
+"""What a build is made from: one frozen dataclass, from which the command line is derived as well."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+# Raised whenever the same arguments would give other rows: an old half-built folder is then not resumed.
+FORMAT_VERSION = 1
+
+
+def option(
+    default: Any, group: str, text: str, *, kind: type = str, in_fingerprint: bool = True, choices: tuple = ()
+) -> Any:
+    """A dataclass field that also describes its command-line argument."""
+    metadata = {"group": group, "help": text, "kind": kind, "in_fingerprint": in_fingerprint, "choices": choices}
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """Every argument of a build. Thresholds default to what the sources named in ``help`` publish."""
+
+    source: str = option("laion", "source", "kind of corpus: a name in the entry-point group curation.sources")
+    input: str | None = option(
+        None, "source", "folder, file or glob of the corpus; left out, the default corpus is mined"
+    )
+    output: str = option("data/pairs", "source", "folder for the mined pairs", in_fingerprint=False)
+    limit: int | None = option(None, "source", "read at most this many rows of the corpus", kind=int)
+    rows_per_shard: int = option(10_000, "source", "rows of a URL list that make one shard", kind=int)
+    seed: int = option(0, "source", "chooses the pairs shown in the report", kind=int)
+
+    detector: str | None = option(
+        None, "grounding", "GroundingDINO checkpoint in transformers format: a folder or a hub name"
+    )
+    device: str = option("auto", "grounding", "auto, cpu, cuda, cuda:1, ...", in_fingerprint=False)
+    batch_size: int = option(16, "grounding", "images a detector pass", kind=int, in_fingerprint=False)
+    dtype: str = option("float32", "grounding", "detector precision", choices=("float32", "float16"))
+    box_threshold: float = option(0.25, "grounding", "least score of a box", kind=float)
+    phrase_score: str = option(
+        "max", "grounding", "a phrase's score over its tokens: max or mean", choices=("max", "mean")
+    )
+    nms_iou: float = option(0.5, "grounding", "boxes overlapping more than this are one object", kind=float)
+    max_instances: int = option(4, "grounding", "a phrase with more boxes than this is too ambiguous to pair", kind=int)
+
+    max_caption_chars: int = option(600, "captions", "longer captions are dropped", kind=int)
+    min_caption_words: int = option(2, "captions", "shorter captions are dropped", kind=int)
+    max_phrases: int = option(16, "captions", "phrases taken from one caption", kind=int)
+    max_phrase_words: int = option(10, "captions", "longer phrases are dropped", kind=int)
+
+    max_punsafe: float = option(0.5, "scores", "drop rows above this NSFW probability", kind=float)
+    max_pwatermark: float = option(0.8, "scores", "drop rows above this watermark probability", kind=float)
+    min_similarity: float = option(0.0, "scores", "drop rows below this CLIP similarity", kind=float)
+
+    min_image_side: int = option(32, "images", "drop images with a shorter side, in pixels", kind=int)
+    max_image_pixels: int = option(50_000_000, "images", "drop images with more pixels, undecoded", kind=int)
+    max_image_bytes: int = option(20_000_000, "images", "drop images with more bytes, unread", kind=int)
+    max_aspect_ratio: float = option(4.0, "images", "drop images longer than this times their width", kind=float)
+    near_duplicate_bits: int = option(
+        4, "images", "images whose 64-bit pHash differs in at most so many bits are one; -1 turns it off", kind=int
+    )
+
+    min_box_area: float = option(0.01, "pairs", "drop boxes below this share of the image", kind=float)
+    max_box_area: float = option(0.95, "pairs", "drop boxes above this share of the image", kind=float)
+    min_crop_side: int = option(12, "pairs", "drop crops with a shorter side, in pixels", kind=int)
+
+    fetch_timeout: float = option(10.0, "fetch", "seconds for one download, redirects included", kind=float)
+    fetch_workers: int = option(16, "fetch", "downloads at a time", kind=int, in_fingerprint=False)
+    user_agent_contact: str = option(
+        "", "fetch", "who runs this (a URL or address), sent in the user agent", in_fingerprint=False
+    )
+
+    def output_path(self) -> Path:
+        return Path(self.output)
+
+    def fingerprint(self, *, shards: list[tuple[str, int]], detector_id: str) -> str:
+        """Digest of all that decides the output: arguments, the corpus' shard names and sizes, the weights.
+
+        ``input`` and ``detector`` enter by content, so that a moved corpus or checkpoint can still be resumed.
+        """
+        by_content = {"input", "detector"}
+        values = {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.metadata["in_fingerprint"] and f.name not in by_content
+        }
+        whole = {"format": FORMAT_VERSION, "config": values, "shards": shards, "detector": detector_id}
+        return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)

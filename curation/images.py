@@ -1,0 +1,73 @@
+"""Bytes from strangers to an RGB image, or a reason. Nothing is decoded before its size is known."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from curation.config import BuildConfig
+from curation.errors import Rejected
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+# PIL clips these to white when asked for RGB.
+WIDE_MODES = ("I", "F")
+
+
+def decode(data: bytes, config: BuildConfig) -> Image.Image:
+    """An upright RGB image; transparency is laid on white.
+
+    Raises:
+        Rejected: empty, unreadable, truncated or corrupt bytes; too many pixels; animations; more than eight
+            bits a channel; sides or shape outside the configured limits.
+    """
+    if not data:
+        raise Rejected("image_empty")
+    try:
+        with warnings.catch_warnings():
+            # The pixel limit below replaces PIL's own warning.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise Rejected("image_unreadable") from None
+    except Image.DecompressionBombError as error:
+        raise Rejected("image_too_many_pixels", str(error)) from None
+    except Exception as error:  # decoders raise anything on hostile headers
+        raise Rejected("image_corrupt", repr(error)) from None
+    check_size(image.width, image.height, config)
+    try:
+        if getattr(image, "n_frames", 1) > 1:
+            raise Rejected("image_animated")
+        if image.mode in WIDE_MODES or image.mode.startswith("I;16"):
+            raise Rejected("image_not_8_bit", image.mode)
+        image.load()
+        return flatten(ImageOps.exif_transpose(image))
+    except Rejected:
+        raise
+    except Exception as error:  # a broken body shows as OSError, SyntaxError, struct.error, zlib.error, ...
+        truncated = "truncated" in str(error).lower()
+        raise Rejected("image_truncated" if truncated else "image_corrupt", repr(error)) from None
+
+
+def check_size(width: int, height: int, config: BuildConfig) -> None:
+    if width * height > config.max_image_pixels:
+        raise Rejected("image_too_many_pixels", f"{width} x {height}")
+    if min(width, height) < config.min_image_side:
+        raise Rejected("image_too_small", f"{width} x {height}")
+    if max(width, height) > config.max_aspect_ratio * min(width, height):
+        raise Rejected("image_too_long", f"{width} x {height}")
+
+
+def flatten(image: Image.Image) -> Image.Image:
+    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def to_png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

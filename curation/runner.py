@@ -1,0 +1,178 @@
+"""A build from end to end: plan, mine what is not done yet, finish. `curation.build` is its command line."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+from curation.config import BuildConfig
+from curation.errors import UserError
+from curation.grounding import Grounder, detector_id
+from curation.sources import Shard, open_source
+from curation.tally import Tally
+from curation.worker import Progress, ShardTask, Worker
+from curation.writer import Layout, is_complete, locked, read_manifest, write_json
+
+# Counting rows beforehand is for the progress bar; of a large corpus it would take minutes.
+COUNTED_SHARDS = 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A build that could start: its input is there, its output folder is empty or its own."""
+
+    config: BuildConfig
+    layout: Layout
+    shards: tuple[tuple[Shard, int | None], ...]  # with the most rows to read of each
+    detector: str
+    head: dict[str, Any]  # the manifest's unchanging part
+    complete: bool  # nothing is left to do
+
+    def tasks(self) -> list[ShardTask]:
+        """The shards that are not done."""
+        return [
+            ShardTask(index, shard, limit)
+            for index, (shard, limit) in enumerate(self.shards)
+            if not (self.layout.state(index).is_file() and self.layout.shard(index).is_file())
+        ]
+
+    def rows(self) -> int | None:
+        """How many rows the whole build reads, where counting them beforehand is cheap."""
+        if len(self.shards) > COUNTED_SHARDS:
+            return None
+        return sum(shard.count() if limit is None else limit for shard, limit in self.shards)
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """``reused`` says that the folder held the whole build before."""
+
+    output: Path
+    tally: Tally
+    reused: bool
+
+
+def default(name: str) -> str:
+    """What an installed package offers as default corpus or detector (entry points ``curation.defaults``)."""
+    found = [entry for entry in entry_points(group="curation.defaults") if entry.name == name]
+    if not found:
+        argument = "input" if name == "corpus" else name
+        raise UserError(f"no default {name} is installed; name one with --{argument}")
+    try:
+        return str(found[0].load()())
+    except (ImportError, ValueError) as error:  # user errors of other packages are ValueErrors, too
+        raise UserError(f"the default {name} is not available: {error}") from error
+
+
+def make_plan(config: BuildConfig, grounder: Grounder | None = None) -> Plan:
+    """Looks at input and output, loads nothing heavy, writes nothing.
+
+    Raises:
+        UserError: no such source, input or detector; the output folder is another build's, or no build's.
+    """
+    for name in ("limit", "rows_per_shard", "batch_size", "fetch_workers"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+    found = open_source(config, config.input or default("corpus")).shards()
+    limited: list[tuple[Shard, int | None]] = (
+        [(shard, None) for shard in found] if config.limit is None else first_rows(found, config.limit)
+    )
+    shards = [shard for shard, _ in limited]
+    if grounder is None:
+        detector = config.detector or default("detector")
+        identity = detector_id(detector)
+    else:
+        detector = identity = f"{type(grounder).__module__}.{type(grounder).__qualname__}"
+    fingerprint = config.fingerprint(shards=[(s.name, s.size) for s in shards], detector_id=identity)
+    head = {
+        "fingerprint": fingerprint,
+        "config": config.to_json(),
+        "detector": identity,
+        "shards": [shard.name for shard in shards],
+    }
+    root = config.output_path()
+    manifest = read_manifest(root)
+    if manifest is None:
+        if root.exists() and (not root.is_dir() or any(file.name != ".lock" for file in root.iterdir())):
+            raise UserError(f"--output {root} is no earlier build and not empty; choose another folder")
+    elif manifest.get("fingerprint") != fingerprint:
+        raise UserError(f"--output {root} was built from {difference(manifest, head)}; choose another folder")
+    complete = manifest is not None and is_complete(root, manifest)
+    layout = Layout(root, len(shards))
+    return Plan(config, layout, tuple(limited), detector, head, complete)
+
+
+def first_rows(shards: Iterable[Shard], limit: int) -> list[tuple[Shard, int | None]]:
+    """The shards that hold the first ``limit`` rows, with how many rows of each."""
+    chosen: list[tuple[Shard, int | None]] = []
+    for shard in shards:
+        if limit == 0:
+            break
+        rows = min(limit, shard.count())
+        chosen.append((shard, rows))
+        limit -= rows
+    return chosen
+
+
+def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """What the two builds differ in, in the command line's words."""
+    ignored = {"input", "output", "detector", "device", "batch_size", "fetch_workers", "user_agent_contact"}
+    changed = [
+        f"--{name.replace('_', '-')} {value} (now {new['config'].get(name)})"
+        for name, value in old.get("config", {}).items()
+        if name not in ignored and value != new["config"].get(name)
+    ]
+    if old.get("detector") != new["detector"]:
+        changed.append(f"detector {old.get('detector')} (now {new['detector']})")
+    return ", ".join(changed) or "another input"
+
+
+def run(plan: Plan, grounder: Grounder | None = None) -> Iterator[Progress]:
+    """Mines what is left and finishes the folder; the caller shows the progress.
+
+    Raises:
+        UserError: the folder is not writable or in use, the disk is full.
+    """
+    from curation.executors import run_local
+    from curation.finish import finish
+
+    try:
+        with locked(plan.layout.root):
+            for leftover in plan.layout.root.rglob("*.tmp"):
+                leftover.unlink()  # of a killed build
+            tasks = plan.tasks()
+            if not plan.layout.manifest.exists():
+                write_json(plan.layout.manifest, {**plan.head, "complete": False})
+            yield from run_local(tasks, Worker(plan.config, plan.layout, plan.detector, grounder))
+            finish(plan.layout, plan.config, plan.head)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+            raise UserError(f"--output {plan.layout.root}: {error.strerror}; finished shards are kept") from error
+        raise
+
+
+def build_pairs(config: BuildConfig, grounder: Grounder | None = None) -> BuildResult:
+    """Mines a corpus into ``config.output``, or goes on where an earlier call stopped.
+
+    Args:
+        grounder: your own detector, in place of the checkpoint that ``config.detector`` names.
+
+    Raises:
+        UserError: see `make_plan` and `run`.
+    """
+    plan = make_plan(config, grounder)
+    if not plan.complete:
+        for _ in run(plan, grounder):
+            pass
+    return read_result(plan)
+
+
+def read_result(plan: Plan) -> BuildResult:
+    manifest = read_manifest(plan.layout.root)
+    assert manifest is not None  # the build is complete
+    return BuildResult(plan.layout.root, Tally.from_json(manifest["counts"]), reused=plan.complete)
