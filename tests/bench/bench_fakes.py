@@ -1,0 +1,160 @@
+"""A method, a suite and tiny metric models for the harness's own tests. Nothing here draws or judges anything."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+from PIL import Image
+
+from umm_bench.methods import METHODS, Prompt, Subject
+from umm_bench.suites.base import SUITES, Check
+
+SUBJECTS = [("red-fox", "fox", "live"), ("blue-cup", "cup", "object"), ("green-owl", "owl", "live")]
+PROMPTS = [
+    ("beach", "a {subject} on the beach", "recontextualise"),
+    ("snow", "a {subject} in the snow", "recontextualise"),
+    ("hat", "a {subject} with a hat", "accessorise"),
+]
+
+
+@dataclass(frozen=True)
+class PainterConfig:
+    shade: int = 100
+    fail_after: int | None = None
+
+
+class Painter:
+    """An image of one colour that depends on the seed and the shade. Writes down what it was asked for."""
+
+    name = "painter"
+    config_class = PainterConfig
+    drawn: ClassVar[list[tuple[str, str, int]]] = []
+    set_up: ClassVar[list[tuple[str, bool]]] = []
+    """(subject, whether it was found complete)"""
+    fail_after: int | None = None
+
+    def __init__(self, base, config, generation):
+        self.config = config
+
+    def setup(self, subject, directory):
+        found = directory.is_dir()
+        Painter.set_up.append((subject.id, found))
+        if not found:
+            directory.mkdir()
+            (directory / "state.txt").write_text(subject.id)
+        return (directory / "state.txt").read_text()
+
+    def generate(self, state, subject, prompt, seeds):
+        assert state == subject.id
+        if self.fail_after is not None and len(Painter.drawn) >= self.fail_after:
+            raise KeyboardInterrupt
+        Painter.drawn += [(subject.id, prompt.id, seed) for seed in seeds]
+        return [paint(seed, self.config.shade) for seed in seeds]
+
+
+class OtherPainter(Painter):
+    name = "other"
+
+    def setup(self, subject, directory):
+        return subject.id
+
+
+def paint(seed: int, shade: int) -> Image.Image:
+    color = np.random.default_rng(seed).integers(0, 150, 3) + shade
+    return Image.new("RGB", (32, 32), tuple(int(c) for c in color))
+
+
+class FakeSuite:
+    """`path` as `make_suite` leaves it. The truth: identity where the image is redder than blue."""
+
+    name = "fake"
+    version = 1
+
+    def __init__(self, path=None):
+        self.path = path
+
+    def subjects(self):
+        return [
+            Subject(name, noun, tuple(sorted((self.path / name).glob("*.png"))), kind) for name, noun, kind in SUBJECTS
+        ]
+
+    def prompts(self, subject):
+        return [Prompt(*parts) for parts in PROMPTS]
+
+    def check(self, image, subject, prompt):
+        red, green, blue = image.getpixel((0, 0))
+        identity, evidence = red > blue, {"best_design": "blue-cup", "red": red, "blue": blue}
+        return Check(identity, concept=True, background=green > 120, evidence=evidence)
+
+    def concept_counts(self):
+        return {"fox": 10}
+
+
+def make_suite(path: Path) -> Path:
+    for number, (name, _, _) in enumerate(SUBJECTS):
+        (path / name).mkdir(parents=True)
+        for index in range(3):
+            paint(10 * number + index, 80).save(path / name / f"{index:02d}.png")
+    return path
+
+
+def make_clip(path: Path) -> Path:
+    """A random CLIP with a tokenizer of single letters, its end token not 2."""
+    import torch
+    from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+    path.mkdir(parents=True)
+    letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
+    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (path / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
+    (path / "merges.txt").write_text("#version: 0.2\n")
+    tokenizer = CLIPTokenizer(str(path / "vocab.json"), str(path / "merges.txt"), model_max_length=40)
+    tokenizer.save_pretrained(path)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    ends = {"bos_token_id": len(words) - 2, "eos_token_id": len(words) - 1, "pad_token_id": len(words) - 1}
+    text = {**sizes, **ends, "vocab_size": len(words), "max_position_embeddings": 40}
+    torch.manual_seed(0)
+    config = CLIPConfig(text_config=text, vision_config={**sizes, "image_size": 32, "patch_size": 8})
+    CLIPModel(config).half().save_pretrained(path)
+    size = {"height": 32, "width": 32}
+    CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=size).save_pretrained(path)
+    return path
+
+
+def make_encoder(path: Path) -> Path:
+    import torch
+    from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
+
+    torch.manual_seed(1)
+    config = ViTConfig(
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        image_size=32,
+        patch_size=8,
+    )
+    ViTModel(config).save_pretrained(path)
+    ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(path)
+    return path
+
+
+def register():
+    """Context managers under which the fakes are known by name."""
+    return [
+        METHODS.register("painter", Painter),
+        METHODS.register("other", OtherPainter),
+        SUITES.register("fake", FakeSuite),
+    ]
+
+
+def arguments(world: Path, output: Path, *more: str) -> list[str]:
+    """A command line for the fakes in `world`, less its methods."""
+    return [
+        *("--suite", "fake", "--suite-path", str(world / "suite"), "--base", str(world / "base")),
+        *("--set", f"clip_t.model={world / 'clip'}", "--set", f"clip_i.model={world / 'clip'}"),
+        *("--set", f"dino.model={world / 'encoder'}", "--output", str(output)),
+        *("--subjects", "2", "--prompts", "2", *more),
+    ]

@@ -1,0 +1,46 @@
+"""CLIP-T: does the image show what the prompt says?"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from umm_bench.metrics.base import Score, ScoredSample
+from umm_bench.metrics.embedding import clip_encoder
+from umm_bench.suites.base import Suite
+
+
+@dataclass(frozen=True)
+class ClipTConfig:
+    """`model`: "mini", a folder or a hub id of a CLIPModel."""
+
+    model: str = "mini"
+
+
+class ClipT:
+    """Cosine of the image and of the prompt with the class noun in the subject's place.
+
+    A method's own words ("sks", a pseudo word) never reach the scoring model, which does not know them.
+    """
+
+    name = "clip_t"
+    config_class = ClipTConfig
+
+    def __init__(self, config: ClipTConfig, suite: Suite) -> None:
+        self.encoder = clip_encoder(config.model)
+        self.protocol = f"clip_t/1: cosine, prompt with class noun, {self.encoder.label}"
+        self.weights: Sequence[Path] = self.encoder.weights
+
+    def score(self, batch: Sequence[ScoredSample]) -> list[Score]:
+        texts = [sample.prompt.text(sample.subject.class_noun) for sample in batch]
+        cosines = (self.encoder.images([s.path for s in batch]) * self.encoder.texts(texts)).sum(axis=1)
+        return [
+            Score(
+                sample.key,
+                self.name,
+                self.protocol,
+                float(cosine),
+                f"cosine {cosine:.3f} with '{text}'",
+                {"text": text, "truncated": self.encoder.is_truncated(text)},
+            )
+            for sample, text, cosine in zip(batch, texts, cosines, strict=True)
+        ]

@@ -1,0 +1,204 @@
+"""Run methods on a suite, score the images and report: `python -m umm_bench.run --methods umm,dreambooth`.
+
+A second run of the same command makes only what is missing. Settings of one method or metric are given as
+`--set NAME.KEY=VALUE`, e.g. `--set dreambooth.steps=100 --set clip_t.model=openai/clip-vit-base-patch32`.
+"""
+
+import argparse
+import importlib
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from rich.console import Console
+
+from umm_bench import runner
+from umm_bench.base import load_base
+from umm_bench.errors import UserError
+from umm_bench.leaderboard import show_leaderboard
+from umm_bench.methods import METHODS, Generation
+from umm_bench.metrics.base import METRICS
+from umm_bench.plan import Request, Selection, inputs_digest, make_plan, select
+from umm_bench.progress import Tracker
+from umm_bench.store import Store
+from umm_bench.suites.base import SUITES
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0, 2 after one line on an error of the user's, 130 after Ctrl-C."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    options = _parser().parse_args(words)
+    try:
+        _run(_request(options), options.output, options.batch_size, shlex.join(words))
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _run(request: Request, output: Path, batch_size: int, command: str) -> None:
+    console = Console()
+    selection = select(request)
+    with Store(output) as store:
+        if _is_finished(request, selection, store):
+            store.mark_latest(request.run_id, _now())
+        else:
+            _execute(request, selection, store, console, batch_size, command)
+        show_leaderboard(console, store, request.run_id, request.methods)
+    # The report opens the database for itself.
+    page = _render(store.path, request.run_id, output)
+    console.print(f"report    {page}", soft_wrap=True, highlight=False)
+    console.print(f"database  {store.path}", soft_wrap=True, highlight=False)
+
+
+def _is_finished(request: Request, selection: Selection, store: Store) -> bool:
+    """Asked before any method is imported: torch alone takes seconds to import."""
+    row = store.run(request.run_id)
+    if row is None or row["finished_inputs"] is None:
+        return False
+    watched = [Path(path) for path in json.loads(row["watched_json"])]
+    if inputs_digest(request, selection, load_base(request.base), watched) != row["finished_inputs"]:
+        return False
+    keys = [
+        found["sample_key"]
+        for found in store.rows("select sample_key from run_samples where run_id = ?", [request.run_id])
+    ]
+    return len(store.finished_samples(keys)) == len(keys)
+
+
+def _execute(
+    request: Request, selection: Selection, store: Store, console: Console, batch_size: int, command: str
+) -> None:
+    _quiet_libraries()
+    # Read before the work: code or weights that change while it runs must not count as what it ran with.
+    plan = make_plan(request, selection)
+    inputs = inputs_digest(request, selection, plan.base, plan.watched)
+    store.begin_run(
+        request.run_id,
+        _now(),
+        command=f"python -m umm_bench.run {command}",
+        config_json=asdict(request),
+        code_version=version("umm-bench"),
+        suite=request.suite,
+        base=request.base,
+        watched_json=[str(path) for path in plan.watched],
+    )
+    runner.record(plan, store)
+    images = sum(len(samples) for samples in runner.missing_samples(plan, store).values())
+    _track(console, "images", images, runner.generate(plan, store, batch_size))
+    scores = sum(len(samples) for samples in runner.unscored(plan, store).values())
+    _track(console, "scores", scores, runner.score(plan, store))
+    runner.conclude(plan, store)
+    store.finish_run(request.run_id, inputs)
+
+
+def _quiet_libraries() -> None:
+    """Their progress bars and advice would tear the run's own progress apart; their errors are raised anyway."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    # Only now: importing diffusers already makes transformers give advice.
+    import diffusers
+
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()
+
+
+def _now() -> datetime:
+    return datetime.now(UTC).replace(tzinfo=None)
+
+
+def _track(console: Console, title: str, total: int, events: Iterator[runner.Event]) -> None:
+    if total == 0:
+        return
+    with Tracker(console, title, total) as tracker:
+        for event in events:
+            tracker.update(event.done, event.label)
+
+
+def _render(database: Path, run_id: str, output: Path) -> Path:
+    # By name: reports depend on the store, never the other way round.
+    return importlib.import_module("reports.render").render_run(database, run_id, output)
+
+
+def _request(options: argparse.Namespace) -> Request:
+    settings = []
+    for word in options.set:
+        name, equals, value = word.partition("=")
+        owner, dot, key = name.partition(".")
+        if not (equals and dot and owner and key):
+            raise UserError(f"--set {word}: expected NAME.KEY=VALUE, e.g. dreambooth.steps=100")
+        settings.append((owner, key, value))
+    for name in ("images_per_prompt", "steps", "batch_size"):
+        if getattr(options, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
+    for name in ("subjects", "prompts"):
+        if not getattr(options, name).strip(" ,0"):
+            raise UserError(f"--{name} asks for none")
+    return Request(
+        methods=_names(options.methods, "--methods"),
+        metrics=_names(options.metrics, "--metrics"),
+        suite=options.suite,
+        suite_path=options.suite_path,
+        subjects=options.subjects,
+        prompts=options.prompts,
+        images_per_prompt=options.images_per_prompt,
+        seed=options.seed,
+        base=options.base,
+        generation=Generation(options.steps, options.guidance_scale),
+        settings=tuple(settings),
+    )
+
+
+def _names(text: str, option: str) -> tuple[str, ...]:
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    if not names:
+        raise UserError(f"{option} names nothing")
+    return names
+
+
+def _parser() -> argparse.ArgumentParser:
+    summary, _, rest = (__doc__ or "").partition("\n")
+    parser = argparse.ArgumentParser(
+        prog="python -m umm_bench.run",
+        description=summary,
+        epilog=rest.strip(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    defaults = Request(methods=())
+    known = f"separated by commas, of: {', '.join(METHODS.names())}"
+    parser.add_argument("--methods", required=True, help=known)
+    parser.add_argument(
+        "--metrics",
+        default=",".join(defaults.metrics),
+        help=f"of: {', '.join(METRICS.names())} (default: %(default)s)",
+    )
+    parser.add_argument("--suite", default=defaults.suite, help=f"{', '.join(SUITES.names())} (default: %(default)s)")
+    parser.add_argument("--suite-path", help="folder of the suite's data, where the suite needs one")
+    number = "a number, or ids separated by commas (default: %(default)s)"
+    parser.add_argument("--subjects", default=defaults.subjects, help=number)
+    parser.add_argument("--prompts", default=defaults.prompts, help=number)
+    parser.add_argument("--images-per-prompt", type=int, default=defaults.images_per_prompt)
+    parser.add_argument("--seed", type=int, default=defaults.seed)
+    parser.add_argument("--steps", type=int, default=defaults.generation.num_inference_steps, help="denoising steps")
+    parser.add_argument("--guidance-scale", type=float, default=defaults.generation.guidance_scale)
+    parser.add_argument(
+        "--base", default=defaults.base, help="mini, a diffusers folder or a hub id (default: %(default)s)"
+    )
+    parser.add_argument("--set", action="append", default=[], metavar="NAME.KEY=VALUE", help="may be repeated")
+    parser.add_argument("--batch-size", type=int, default=4, help="images at a time; changes no image")
+    parser.add_argument("--output", type=Path, default=Path("reports"), help="folder (default: %(default)s)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

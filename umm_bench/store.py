@@ -1,0 +1,175 @@
+"""The DuckDB file of a reports folder: everything that was made, from what, and how it scored.
+
+Writing a row twice is the same as writing it once. `results` is the view for questions by hand:
+
+    select method, avg(value) from results where metric = 'dino' group by method
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from umm_bench.errors import UserError
+
+DATABASE_NAME = "umm_bench.duckdb"
+
+SCHEMA = """
+create table if not exists runs (
+    run_id text primary key, created timestamp, command text, config_json json, code_version text,
+    suite text, base text,
+    executed timestamp,            -- when this command last ran
+    watched_json json,             -- local weights that it read beside the base
+    finished_inputs text           -- digest of all that the last complete execution depended on; else null
+);
+create table if not exists setups (
+    setup_key text primary key, method text, subject text, config_json json, seconds double, peak_mb double,
+    path text                      -- relative to the reports folder; null when nothing was saved
+);
+create table if not exists samples (
+    sample_key text primary key, method text, config_json json, base text, suite text, subject text,
+    class_noun text, prompt_id text, prompt_kind text, prompt text, image_index integer, seed bigint,
+    path text,                     -- relative to the reports folder
+    seconds double, peak_mb double, setup_key text, references_json json, code_version text
+);
+create table if not exists run_samples (run_id text, sample_key text, primary key (run_id, sample_key));
+create table if not exists scores (
+    sample_key text, metric text, protocol text, value double, explanation text, metadata_json json,
+    primary key (sample_key, metric, protocol)
+);
+create table if not exists run_protocols (
+    run_id text, metric text, protocol text, primary key (run_id, metric)
+);
+create table if not exists failures (
+    run_id text, sample_key text, kind text, reason text, evidence_json json,
+    rank integer,                  -- within the run and method, 1 is the worst
+    primary key (run_id, sample_key, kind)
+);
+create table if not exists summaries (
+    run_id text, method text, metric text, mean double, low double, high double, samples integer,
+    subjects integer, primary key (run_id, method, metric)
+);
+create table if not exists comparisons (
+    run_id text, method text, reference text, metric text, effect double, low double, high double,
+    pairs integer, subjects integer, primary key (run_id, method, metric)
+);
+create table if not exists concept_counts (
+    corpus text, concept text, count bigint, primary key (corpus, concept)
+);
+create or replace view run_results as
+    select run_id, sample_key, samples.method, samples.subject, class_noun, prompt_id, prompt_kind, prompt,
+           image_index, seed, metric, protocol, value, explanation, metadata_json, samples.path
+    from run_samples join samples using (sample_key) join scores using (sample_key)
+         join run_protocols using (run_id, metric, protocol);
+-- One run only: averaging over runs would mix settings and count shared samples twice.
+create or replace view results as
+    select * from run_results where run_id = (select run_id from runs order by executed desc limit 1);
+"""
+
+
+class Store:
+    """An open database. One process writes at a time; DuckDB's log keeps finished statements over a kill.
+
+    `folder` holds `umm_bench.duckdb`, `samples/` and `setups/`. `UserError` when another process has it open.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / DATABASE_NAME
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.connection = duckdb.connect(str(self.path))
+        except duckdb.IOException as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"cannot open {self.path} (another run, or a duckdb shell?): {reason}") from error
+        self.connection.execute(SCHEMA)
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.connection.close()
+
+    def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """The answer to `query`, one dict a row."""
+        cursor = self.connection.execute(query, list(parameters))
+        names = [column[0] for column in cursor.description or []]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+
+    def upsert(self, table: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Insert rows or replace those with the same primary key, all or none. `*_json` is encoded."""
+        with _Transaction(self.connection):
+            self._insert(table, list(rows))
+
+    def replace_of_run(self, table: str, run_id: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        """What `table` says of one run becomes `rows` (without their `run_id`), all or none."""
+        with _Transaction(self.connection):
+            self.connection.execute(f"delete from {table} where run_id = ?", [run_id])
+            self._insert(table, [{"run_id": run_id, **row} for row in rows])
+
+    def _insert(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        if rows:
+            names = list(rows[0])
+            marks = ", ".join("?" for _ in names)
+            statement = f"insert or replace into {table} ({', '.join(names)}) values ({marks})"
+            self.connection.executemany(statement, [[_encode(n, row[n]) for n in names] for row in rows])
+
+    def run(self, run_id: str) -> dict[str, Any] | None:
+        """The row of a run, or None."""
+        found = self.rows("select * from runs where run_id = ?", [run_id])
+        return found[0] if found else None
+
+    def begin_run(self, run_id: str, now: datetime, **columns: Any) -> None:
+        """The run is unfinished from here on, and the latest; the time of its first execution stays."""
+        before = self.run(run_id)
+        created = before["created"] if before else now
+        row = {"run_id": run_id, "created": created, "executed": now, **columns, "finished_inputs": None}
+        self.upsert("runs", [row])
+
+    def finish_run(self, run_id: str, inputs: str) -> None:
+        """The run has all its rows, made from `inputs`."""
+        self.connection.execute("update runs set finished_inputs = ? where run_id = ?", [inputs, run_id])
+
+    def mark_latest(self, run_id: str, now: datetime) -> None:
+        """`results` shows this run until another is executed."""
+        self.connection.execute("update runs set executed = ? where run_id = ?", [now, run_id])
+
+    def finished_samples(self, keys: Sequence[str]) -> set[str]:
+        """Those of `keys` that have both their row and their image."""
+        if not keys:
+            return set()
+        rows = self.rows("select sample_key, path from samples where list_contains(?, sample_key)", [list(keys)])
+        return {row["sample_key"] for row in rows if (self.folder / row["path"]).is_file()}
+
+    def scored_samples(self, keys: Sequence[str], metric: str, protocol: str) -> set[str]:
+        """Those of `keys` that have a score under this very protocol."""
+        rows = self.rows(
+            "select sample_key from scores where metric = ? and protocol = ? and list_contains(?, sample_key)",
+            [metric, protocol, list(keys)],
+        )
+        return {row["sample_key"] for row in rows}
+
+
+class _Transaction:
+    """All statements of the block, or none."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+
+    def __enter__(self) -> None:
+        self.connection.begin()
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        if kind is None:
+            self.connection.commit()
+        else:
+            self.connection.rollback()
+
+
+def _encode(name: str, value: Any) -> Any:
+    return json.dumps(value, sort_keys=True, default=str) if name.endswith("_json") else value
