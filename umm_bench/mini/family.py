@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
-
-from safetensors.torch import load_file, save_file
+from typing import TYPE_CHECKING
 
 from umm_bench.errors import UserError
-from umm_bench.mini.recipes.common import Recipe
+
+if TYPE_CHECKING:
+    from umm_bench.mini.recipes.common import Recipe
 
 WEIGHTS = Path(__file__).parent / "weights"
 NAMES = ("sd", "image_encoder", "scoring_clip", "encoder", "detector", "tiue")
@@ -33,6 +36,8 @@ def detector_path() -> Path:
 
 def _halve(weights: Path) -> None:
     """Store in half precision. Configurations keep saying float32, so everything loads and computes as such."""
+    from safetensors.torch import load_file, save_file  # torch: asking for a path must not load it
+
     tensors = {n: t.half() if t.is_floating_point() else t for n, t in load_file(weights).items()}
     save_file(tensors, weights, metadata={"format": "pt"})
 
@@ -60,3 +65,21 @@ def ship(name: str, save: Callable[[Path], None]) -> Path:
     shutil.rmtree(final, ignore_errors=True)
     os.replace(temporary, final)
     return final
+
+
+def main(argv: list[str] | None = None) -> int:
+    """`python -m umm_bench.mini.family FOLDER`: make the TIUE that `umm_bench.train` left in FOLDER the family's."""
+    from umm_bench.umm import load_tiue
+
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("folder", type=Path)
+    try:
+        print(f"wrote {ship('tiue', load_tiue(parser.parse_args(argv).folder).save_pretrained)}")
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
