@@ -25,6 +25,8 @@ class _Line:
 
     def save(self, folder) -> None: ...
 
+    def load(self, folder) -> None: ...
+
 
 CONFIG = TrainConfig(steps=30, learning_rate=0.05, warmup=5)
 

@@ -51,6 +51,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, help="optimizer steps in all, those before a resume included")
     parser.add_argument("--folder", type=Path, help="checkpoint folder, default runs/mini/NAME")
     parser.add_argument("--threads", type=int, help="CPU threads, default all cores")
+    parser.add_argument("--warm-start", action="store_true", help="begin with the shipped weights, not random ones")
     parser.add_argument("--seconds", type=float, help="stop, with the checkpoint written, after this long")
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill writes the checkpoint, like Ctrl-C
@@ -67,6 +68,8 @@ def main(argv: list[str] | None = None) -> int:
         recipe, config = make(args.name)
         if args.steps is not None:
             config = dataclasses.replace(config, steps=args.steps)
+        if args.warm_start:
+            recipe.load(family.path(args.name))
         folder = args.folder or Path("runs/mini") / args.name
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         began = time.monotonic()

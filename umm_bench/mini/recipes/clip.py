@@ -135,6 +135,9 @@ class _CLIPRecipe:
         self.tokenizer.save_pretrained(folder)
         image_processor().save_pretrained(folder)
 
+    def load(self, folder: Path) -> None:
+        self.module.load_state_dict(CLIPModel.from_pretrained(folder, dtype=torch.float32).state_dict())
+
 
 class ConditioningCLIP(_CLIPRecipe):
     def __init__(self) -> None:

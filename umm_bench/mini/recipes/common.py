@@ -30,6 +30,9 @@ class Recipe(Protocol):
     def save(self, folder: Path) -> None:
         """Write `module` into `folder` in the model's own library's format."""
 
+    def load(self, folder: Path) -> None:
+        """Take `module`'s weights from what `save` wrote."""
+
 
 @dataclass(frozen=True)
 class TrainConfig:

@@ -225,3 +225,7 @@ class DetectorRecipe:
     def save(self, folder: Path) -> None:
         self.module.save_pretrained(folder)
         self.processor.save_pretrained(folder)
+
+    def load(self, folder: Path) -> None:
+        saved = GroundingDinoForObjectDetection.from_pretrained(folder, dtype=torch.float32)
+        self.module.load_state_dict(saved.state_dict())

@@ -85,3 +85,7 @@ class EncoderRecipe:
         ViTImageProcessorPil(
             size={"height": 64, "width": 64}, image_mean=list(MEAN), image_std=list(STD)
         ).save_pretrained(folder)
+
+    def load(self, folder: Path) -> None:
+        """The encoder only: the head is not kept, and is learnt anew in the first steps."""
+        self.encoder.load_state_dict(ViTModel.from_pretrained(folder, dtype=torch.float32).state_dict(), strict=False)

@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
-from transformers import CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
-from umm_bench.mini import scenes, sprites
+from umm_bench.mini import family, scenes, sprites
 from umm_bench.mini.recipes.clip import image_processor, split_towers
 from umm_bench.mini.recipes.vae import to_tensor
 
@@ -94,9 +94,19 @@ class SDRecipe:
 
     def __init__(self, config: SDConfig = SDConfig()) -> None:
         self.config = config
-        self.vae = AutoencoderKL.from_pretrained(config.vae).eval().requires_grad_(False)
-        self.tokenizer = CLIPTokenizer.from_pretrained(config.clip)
-        self.text_encoder, self.image_encoder = split_towers(config.clip)
+        if config.vae.is_dir() and config.clip.is_dir():
+            self.vae = AutoencoderKL.from_pretrained(config.vae)
+            self.tokenizer = CLIPTokenizer.from_pretrained(config.clip)
+            self.text_encoder, self.image_encoder = split_towers(config.clip)
+        else:  # a clone has the shipped family only: go on with its VAE and CLIP
+            sd = family.path("sd")
+            self.vae = AutoencoderKL.from_pretrained(sd, subfolder="vae")
+            self.tokenizer = CLIPTokenizer.from_pretrained(sd / "tokenizer")
+            self.text_encoder = CLIPTextModel.from_pretrained(sd / "text_encoder", dtype=torch.float32)
+            self.image_encoder = CLIPVisionModelWithProjection.from_pretrained(
+                family.path("image_encoder"), dtype=torch.float32
+            )
+        self.vae.eval().requires_grad_(False)
         self.text_encoder.eval().requires_grad_(False)
         torch.manual_seed(config.seed)
         self.module = build(config, self.vae.config.latent_channels, self.text_encoder.config.hidden_size)
@@ -151,6 +161,9 @@ class SDRecipe:
                 {name: round(n, 1) for name, n in sorted(self.counts.items(), key=lambda item: -item[1])}, indent=0
             )
         )
+
+    def load(self, folder: Path) -> None:
+        self.module.load_state_dict(UNet2DConditionModel.from_pretrained(folder, subfolder="unet").state_dict())
 
     def save_image_encoder(self, folder: Path) -> None:
         """The tower beside the text encoder, for the TIUE."""

@@ -74,3 +74,6 @@ class VAERecipe:
 
     def save(self, folder: Path) -> None:
         self.module.save_pretrained(folder)
+
+    def load(self, folder: Path) -> None:
+        self.module.load_state_dict(AutoencoderKL.from_pretrained(folder).state_dict())
