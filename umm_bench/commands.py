@@ -17,3 +17,16 @@ def run_command(command: Callable[[], None]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def quiet_libraries() -> None:
+    """Their progress bars and advice would tear a command's own output apart; their errors are raised anyway."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    # Only now: importing diffusers already makes transformers give advice.
+    import diffusers
+
+    diffusers.utils.logging.set_verbosity_error()
+    diffusers.utils.logging.disable_progress_bar()

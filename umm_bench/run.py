@@ -19,6 +19,7 @@ from rich.console import Console
 
 from umm_bench import runner
 from umm_bench.base import load_base
+from umm_bench.commands import quiet_libraries
 from umm_bench.errors import UserError
 from umm_bench.leaderboard import show_leaderboard
 from umm_bench.methods import METHODS, Generation
@@ -77,7 +78,7 @@ def _is_finished(request: Request, selection: Selection, store: Store) -> bool:
 def _execute(
     request: Request, selection: Selection, store: Store, console: Console, batch_size: int, command: str
 ) -> None:
-    _quiet_libraries()
+    quiet_libraries()
     # Read before the work: code or weights that change while it runs must not count as what it ran with.
     plan = make_plan(request, selection)
     inputs = inputs_digest(request, selection, plan.base, plan.watched)
@@ -98,19 +99,6 @@ def _execute(
     _track(console, "scores", scores, runner.score(plan, store))
     runner.conclude(plan, store)
     store.finish_run(request.run_id, inputs)
-
-
-def _quiet_libraries() -> None:
-    """Their progress bars and advice would tear the run's own progress apart; their errors are raised anyway."""
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    # Only now: importing diffusers already makes transformers give advice.
-    import diffusers
-
-    diffusers.utils.logging.set_verbosity_error()
-    diffusers.utils.logging.disable_progress_bar()
 
 
 def _now() -> datetime:

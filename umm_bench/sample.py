@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from umm_bench.commands import run_command
+from umm_bench.commands import quiet_libraries, run_command
 from umm_bench.errors import UserError
 
 
@@ -48,6 +48,7 @@ def sample(args: argparse.Namespace) -> None:
 
     import torch
 
+    quiet_libraries()
     from umm_bench.base import load_base
     from umm_bench.umm import Subject
     from umm_bench.umm.images import open_image

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from umm_bench.commands import run_command
+from umm_bench.commands import quiet_libraries, run_command
 from umm_bench.errors import UserError
 from umm_bench.progress import Tracker
 
@@ -139,6 +139,7 @@ def command(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    quiet_libraries()
     args = _parser().parse_args(argv)
     return run_command(lambda: command(args))
 

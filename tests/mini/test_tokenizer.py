@@ -5,7 +5,7 @@ from transformers import CLIPTokenizer
 
 from umm_bench.mini import family
 
-pytestmark = pytest.mark.skipif(not (family.WEIGHTS / "sd").is_dir(), reason="mini weights are not there: run make mini")
+pytestmark = pytest.mark.skipif(not (family.WEIGHTS / "sd").is_dir(), reason="no mini weights: run make mini")
 
 
 def test_words_of_the_world_are_single_tokens_and_strangers_survive():
