@@ -54,7 +54,7 @@ class DreamBoothConfig:
     identifier: str = "sks"
     steps: int = 200
     batch_size: int = 2
-    learning_rate: float = 1e-4
+    learning_rate: float = 3e-4
     weight_decay: float = 1e-2
     max_grad_norm: float = 1.0
     num_class_images: int = 16
