@@ -35,9 +35,10 @@ def test_methods_start_from_the_same_noise(bench, tmp_path):
     seeds = query(tmp_path, "select method, subject, prompt_id, seed from samples order by all")
     assert len(seeds) == 8
     assert [row[1:] for row in seeds if row[0] == "painter"] == [row[1:] for row in seeds if row[0] == "other"]
-    # Same noise and same shade: the pairs are equal, so every effect is exactly none.
-    effects = query(tmp_path, "select distinct effect, low, high, pairs from comparisons")
-    assert effects == [(0.0, 0.0, 0.0, 4)]
+    # Same noise and same shade: the pairs are equal, so every effect is none (up to the place in a scoring batch).
+    effects = query(tmp_path, "select effect, low, high, pairs from comparisons")
+    assert effects and all(pairs == 4 for *_, pairs in effects)
+    assert all(abs(value) < 1e-6 for *values, _ in effects for value in values)
 
 
 def test_the_same_command_twice_makes_nothing_and_changes_nothing(bench, tmp_path):
