@@ -29,7 +29,7 @@ mini: $(INSTALLED)
 	for name in vae clip sd scoring_clip encoder detector; do $(PY) -m umm_bench.mini.pretrain $$name || exit $$?; done
 	$(PY) -m umm_bench.mini.corpus --size $(MINI_PAIRS)
 	$(PY) -m curation.build --source laion --input data/mini-laion-$(MINI_PAIRS) --output data/pairs-$(MINI_PAIRS)
-	$(PY) -m umm_bench.train --data data/pairs-$(MINI_PAIRS) --base mini --output runs/mini/tiue --steps 1500 --lr 5e-4 --resume
+	$(PY) -m umm_bench.train --data data/pairs-$(MINI_PAIRS) --base mini --output runs/mini/tiue --steps 1000 --lr 5e-4 --resume
 	$(PY) -m umm_bench.mini.family runs/mini/tiue
 
 clean:
