@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,7 @@ from transformers import (
 )
 
 from umm_bench.errors import UserError
-from umm_bench.mini import backgrounds, checker, family, scenes, sprites
+from umm_bench.mini import backgrounds, checker, family, scenes, sprites, suite
 from umm_bench.mini.recipes import encoder as encoder_recipe
 from umm_bench.mini.recipes.clip import normalise
 from umm_bench.mini.recipes.detector_data import detector_metrics
@@ -155,12 +156,39 @@ def _sd() -> Iterator[Figure]:
     yield _figure("sd.seconds_per_image", seconds, 1.0, "s", higher=False)
 
 
+def _posed(subject: dict[str, Any], prompt: dict[str, Any]) -> np.ndarray:
+    """What a perfect generator would draw for a suite prompt, uint8 [64, 64, 3]."""
+    rng = scenes.rng_for("checker", subject["id"], prompt["id"])
+    canvas = backgrounds.draw(prompt["background"], rng, 64)
+    beside = prompt["kind"] == "two_subjects"
+    scale = 0.3 if prompt.get("size") == "tiny" else float(rng.uniform(0.4, 0.5) if beside else rng.uniform(0.6, 0.95))
+    at = scenes.random_placement(rng, 0.27 if beside else 0.5, 0.5, scale)
+    scenes.paste(canvas, subject["design"], at)
+    if "other" in prompt:
+        drawing = sprites.load().members(prompt["other"], "train")[0].id
+        other = scenes.random_placement(rng, 0.74, 0.5, 0.45)
+        scenes.paste(canvas, drawing, other if beside else scenes.accessory_placement(prompt["other"], at))
+    if "style" in prompt:
+        canvas = scenes.apply_style(canvas, prompt["style"])
+    return np.clip(canvas, 0, 255).astype(np.uint8)
+
+
+def _checker() -> Iterator[Figure]:
+    """The suite's ground-truth checker against composed pictures, whose truth is known."""
+    prompts = [prompt for prompt in suite.PROMPTS if "background" in prompt]
+    pairs = [(subject, prompt) for subject in suite.subjects()[:16] for prompt in prompts[:6]]
+    found = [checker.check(_posed(subject, prompt), subject["design"], prompt) for subject, prompt in pairs]
+    for part in ("identity", "concept", "background"):
+        yield _figure(f"checker.{part}", float(np.mean([result[part] for result in found])), 0.95)
+
+
 NAMES: dict[str, Callable[[], Iterator[Figure]]] = {
     "vae": _vae,
     "scoring_clip": _scoring_clip,
     "encoder": _encoder,
     "detector": _detector,
     "sd": _sd,
+    "checker": _checker,
 }
 
 
