@@ -30,3 +30,10 @@ def test_another_drawing_of_the_concept_is_not_the_subject():
 def test_another_concept_is_noticed():
     result = checker.check(_draw("banana/noto", "blue", "c"), "automobile/fx", {"background": "blue"})
     assert result["concept"] is False
+
+
+def test_a_picture_without_the_concept_has_no_identity():
+    blank = np.full((64, 64, 3), (250, 206, 60), np.uint8)
+    for subject in suite.subjects()[:3]:
+        result = checker.check(blank, subject["design"], {"background": "yellow"})
+        assert not result["identity"] and not result["concept"] and result["background"]

@@ -23,7 +23,7 @@ class Identity:
 
     def __init__(self, config: IdentityConfig, suite: Suite) -> None:
         self.suite = suite
-        self.protocol = f"identity/1: ground truth of suite {suite.name}/{suite.version}"
+        self.protocol = f"identity/2: ground truth of suite {suite.name}/{suite.version}"
         self.weights: Sequence[Path] = ()
 
     def score(self, batch: Sequence[ScoredSample]) -> list[Score]:
@@ -36,16 +36,18 @@ class Identity:
 
     def _rows(self, sample: ScoredSample, check: Check) -> list[Score]:
         best = check.evidence.get("best_design")
+        absent = f"no {sample.subject.class_noun} is there"
+        other = f"the checker prefers {best} over the subject" if best else "the checker rejects the subject"
         verdicts = {
             "identity": (
                 check.identity,
                 "the checker takes it for the subject",
-                f"the checker prefers {best} over the subject" if best else "the checker rejects the subject",
+                absent if check.concept is False else other,
             ),
             "concept": (
                 check.concept,
                 f"a {sample.subject.class_noun} is there",
-                f"no {sample.subject.class_noun} is there",
+                absent,
             ),
             "background": (
                 check.background,

@@ -2,7 +2,8 @@
 
 Analysis by synthesis: a candidate drawing is laid over the picture at many places, sizes, turns and mirrorings, and
 its score is the share of all that differs from the background which it explains; so a drawing must fit in colour,
-detail and outline. The subject's identity is right when its drawing explains more than any other of its concept.
+detail and outline. The concept is there when one of its drawings explains more than the drawings of other concepts,
+and the identity is right when, besides, the subject's own explains more than any other of the concept.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ from PIL import Image
 from umm_bench.mini import backgrounds, scenes, sprites
 from umm_bench.mini.colors import LUMA
 
-VERSION = "checker/1"
 SIDE = 32  # pictures are compared at this size; blur of a pixel or two should not decide
 PADDED = 64
 SCALES = (0.28, 0.36, 0.45, 0.55, 0.65, 0.76, 0.88, 1.0)
@@ -163,9 +163,11 @@ def check(image: Image.Image | np.ndarray, design_id: str, prompt: dict[str, Any
     exempt = {prompt.get("other")}
     names = [world.designs[i].concept for i in _distractors(own.concept)]
     rivals = [float(s) for s, name in zip(others, names, strict=True) if name not in exempt]
+    concept = bool(scores[best] > max(rivals))
     return {
-        "identity": bool(same[best]),
-        "concept": bool(scores[best] > max(rivals)),
+        # One drawing of the concept always explains most, also of a blank picture: it must be that concept first.
+        "identity": concept and bool(same[best]),
+        "concept": concept,
         "background": None if wanted is None or repainted else background_of(pixels) == wanted,
         "best_design": members[best],
         "score": float(scores[best]),
