@@ -6,15 +6,15 @@ from collections.abc import Callable
 from umm_bench.errors import UserError
 
 
-def run_command(command: Callable[[], None]) -> int:
-    """The exit code of `command()`: 0, 2 after a UserError (shown as one line), 130 after Ctrl-C."""
+def run_command(command: Callable[[], None], interrupted: str = "interrupted") -> int:
+    """The exit code of `command()`: 0, 2 after a UserError (shown as one line), 130 after Ctrl-C (`interrupted`)."""
     try:
         command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         return 130
     return 0
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from umm_bench import runner
 from umm_bench.base import load_base
-from umm_bench.commands import quiet_libraries
+from umm_bench.commands import quiet_libraries, run_command
 from umm_bench.errors import UserError
 from umm_bench.leaderboard import show_leaderboard
 from umm_bench.methods import METHODS, Generation
@@ -34,15 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0, 2 after one line on an error of the user's, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     options = _parser().parse_args(words)
-    try:
-        _run(_request(options), options.output, options.batch_size, shlex.join(words))
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    return run_command(
+        lambda: _run(_request(options), options.output, options.batch_size, shlex.join(words)),
+        interrupted="stopped; the same command goes on from here",
+    )
 
 
 def _run(request: Request, output: Path, batch_size: int, command: str) -> None:

@@ -28,6 +28,7 @@ from transformers import (
     GroundingDinoForObjectDetection,
 )
 
+from umm_bench.commands import run_command
 from umm_bench.errors import UserError
 from umm_bench.mini import backgrounds, checker, family, scenes, sprites, suite
 from umm_bench.mini.recipes import encoder as encoder_recipe
@@ -197,28 +198,27 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help=f"of {', '.join(NAMES)}; default all")
     parser.add_argument("--json", action="store_true", help="one object a line")
     args = parser.parse_args(argv)
+    return run_command(lambda: _evaluate(args))
+
+
+def _evaluate(args: argparse.Namespace) -> None:
     table = Table("figure", "value", "unit", "aim", "reached")
-    try:
-        for name in args.names or list(NAMES):
-            if name not in NAMES:
-                raise UserError(f"unknown mini model {name!r}; choose from {', '.join(NAMES)}")
-            for figure in NAMES[name]():
-                if args.json:
-                    print(json.dumps(asdict(figure)), flush=True)
-                sign = "≥" if figure.higher_is_better else "≤"
-                table.add_row(
-                    figure.name,
-                    f"{figure.value:.3f}",
-                    figure.unit,
-                    f"{sign} {figure.bar}",
-                    "yes" if figure.ok else "no",
-                )
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    for name in args.names or list(NAMES):
+        if name not in NAMES:
+            raise UserError(f"unknown mini model {name!r}; choose from {', '.join(NAMES)}")
+        for figure in NAMES[name]():
+            if args.json:
+                print(json.dumps(asdict(figure)), flush=True)
+            sign = "≥" if figure.higher_is_better else "≤"
+            table.add_row(
+                figure.name,
+                f"{figure.value:.3f}",
+                figure.unit,
+                f"{sign} {figure.bar}",
+                "yes" if figure.ok else "no",
+            )
     if not args.json:
         Console().print(table)
-    return 0
 
 
 if __name__ == "__main__":

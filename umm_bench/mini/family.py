@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from umm_bench.commands import run_command
 from umm_bench.errors import UserError
 
 if TYPE_CHECKING:
@@ -73,12 +74,8 @@ def main(argv: list[str] | None = None) -> int:
 
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("folder", type=Path)
-    try:
-        print(f"wrote {ship('tiue', load_tiue(parser.parse_args(argv).folder).save_pretrained)}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    folder = parser.parse_args(argv).folder
+    return run_command(lambda: print(f"wrote {ship('tiue', load_tiue(folder).save_pretrained)}"))
 
 
 if __name__ == "__main__":

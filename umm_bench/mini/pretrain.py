@@ -13,6 +13,7 @@ from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from umm_bench.commands import run_command
 from umm_bench.errors import UserError
 from umm_bench.mini.recipes.common import Recipe, TrainConfig, fit
 
@@ -55,48 +56,46 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, help="stop, with the checkpoint written, after this long")
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill writes the checkpoint, like Ctrl-C
-    try:
-        import dataclasses
-        import time
+    return run_command(
+        lambda: _pretrain(args), interrupted="stopped; the checkpoint is written, the same command continues"
+    )
 
-        import torch
 
-        from umm_bench.mini import family
+def _pretrain(args: argparse.Namespace) -> None:
+    import dataclasses
+    import time
 
-        if args.threads:
-            torch.set_num_threads(args.threads)
-        recipe, config = make(args.name)
-        if args.steps is not None:
-            config = dataclasses.replace(config, steps=args.steps)
-        if args.warm_start:
-            recipe.load(family.path(args.name))
-        folder = args.folder or Path("runs/mini") / args.name
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        began = time.monotonic()
-        with Progress(*columns, disable=not sys.stderr.isatty()) as bar:
-            task = bar.add_task(args.name, total=config.steps)
-            training = fit(recipe, config, folder)
-            smooth = None
-            for progress in training:
-                smooth = progress.loss if smooth is None else 0.98 * smooth + 0.02 * progress.loss
-                bar.update(task, completed=progress.step, description=f"{args.name} loss {smooth:.4f}")
-                if bar.disable and (progress.step % 50 == 0 or progress.step == config.steps):
-                    print(
-                        f"{args.name} {progress.step}/{config.steps} loss {smooth:.4f} {progress.seconds:.0f} s",
-                        flush=True,
-                    )
-                if args.seconds and time.monotonic() - began > args.seconds:
-                    break
-            training.close()
-        for written in family.publish(args.name, recipe, folder):
-            print(f"wrote {written}")
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the checkpoint is written, the same command continues", file=sys.stderr)
-        return 130
-    return 0
+    import torch
+
+    from umm_bench.mini import family
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    recipe, config = make(args.name)
+    if args.steps is not None:
+        config = dataclasses.replace(config, steps=args.steps)
+    if args.warm_start:
+        recipe.load(family.path(args.name))
+    folder = args.folder or Path("runs/mini") / args.name
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    began = time.monotonic()
+    with Progress(*columns, disable=not sys.stderr.isatty()) as bar:
+        task = bar.add_task(args.name, total=config.steps)
+        training = fit(recipe, config, folder)
+        smooth = None
+        for progress in training:
+            smooth = progress.loss if smooth is None else 0.98 * smooth + 0.02 * progress.loss
+            bar.update(task, completed=progress.step, description=f"{args.name} loss {smooth:.4f}")
+            if bar.disable and (progress.step % 50 == 0 or progress.step == config.steps):
+                print(
+                    f"{args.name} {progress.step}/{config.steps} loss {smooth:.4f} {progress.seconds:.0f} s",
+                    flush=True,
+                )
+            if args.seconds and time.monotonic() - began > args.seconds:
+                break
+        training.close()
+    for written in family.publish(args.name, recipe, folder):
+        print(f"wrote {written}")
 
 
 if __name__ == "__main__":
