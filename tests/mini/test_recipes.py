@@ -1,31 +1,38 @@
 """The training loop: a resumed run is the unbroken run, bit for bit; other configurations and NaNs are refused."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
+from transformers import CLIPTokenizer
 
 from umm_bench.errors import UserError
-from umm_bench.mini import pretrain
-from umm_bench.mini.recipes.common import TrainConfig, fit, learning_rate_at
+from umm_bench.mini import family, pretrain, tokenizer
+from umm_bench.mini.recipes.common import Runtime, TrainConfig, fit, learning_rate_at, to_device
 
 
 class _Line:
     """Fits a line; the data are a function of the step."""
 
-    name = "line"
+    name, batch_size = "line", 16
 
     def __init__(self, scale: float = 1.0) -> None:
         torch.manual_seed(0)
         self.module, self.scale = torch.nn.Linear(4, 1), scale
 
-    def loss(self, step: int) -> torch.Tensor:
-        x = torch.randn(16, 4)
+    def batch(self, step: int) -> torch.Tensor:
+        return torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+
+    def loss(self, x: torch.Tensor) -> torch.Tensor:
         return self.scale * (self.module(x) - x.sum(1, keepdim=True)).square().mean()
 
     def save(self, folder) -> None: ...
 
     def load(self, folder) -> None: ...
+
+    def parts(self):
+        return []
 
 
 CONFIG = TrainConfig(steps=30, learning_rate=0.05, warmup=5)
@@ -77,3 +84,47 @@ def test_learning_rate_rises_holds_and_falls():
 def test_an_unknown_name_is_one_line_and_exit_code_2(capsys):
     assert pretrain.main(["nosuch"]) == 2
     assert "unknown mini model" in capsys.readouterr().err
+
+
+def test_batches_made_ahead_are_the_same_batches(tmp_path):
+    alone, losses = _run(tmp_path / "a")
+    recipe = _Line()
+    ahead = [p.loss for p in fit(recipe, CONFIG, tmp_path / "b", Runtime(workers=2))]
+    assert ahead == losses and torch.equal(recipe.module.weight, alone)
+
+
+def test_a_batch_moves_whole():
+    batch = {"a": torch.ones(2), "b": [(torch.zeros(1), "text")], "c": Runtime(workers=1)}
+    moved = to_device(batch, torch.device("meta"))
+    assert moved["a"].is_meta and moved["b"][0][0].is_meta and moved["b"][0][1] == "text" and moved["c"].workers == 1
+
+
+def test_the_card_names_every_run_that_made_the_weights(tmp_path, monkeypatch):
+    shipped = tmp_path / "weights" / "line"
+    shipped.mkdir(parents=True)
+    (shipped / family.TRAINING).write_text(json.dumps({"line": [{"steps": 7, "batch_size": 4}]}))
+    monkeypatch.setattr(family, "WEIGHTS", tmp_path / "weights")
+    _run(tmp_path / "run", stop=11)
+    fresh = pretrain.training_runs(_Line(), tmp_path / "run", warm=False)
+    assert [run["steps"] for run in fresh] == [11]
+    warm = pretrain.training_runs(_Line(), tmp_path / "run", warm=True)
+    assert [run["steps"] for run in warm] == [7, 11]
+
+
+@pytest.mark.parametrize("name", ["vae", "clip", "encoder", "detector"])
+def test_recipes_train_at_128_px(name, monkeypatch):
+    shipped = CLIPTokenizer.from_pretrained(family.path("sd") / "tokenizer")  # learning it anew takes a while
+    monkeypatch.setattr(tokenizer, "train", lambda: shipped)
+    recipe, _ = pretrain.make(name, 128)
+    small = {"vae": {"scenes_per_step": 1}, "detector": {}}.get(name, {"batch_size": 4})
+    recipe = type(recipe)(dataclasses.replace(recipe.default, image_size=128, **small))
+    loss = recipe.loss(recipe.batch(0))
+    loss.backward()
+    assert torch.isfinite(loss) and any(p.grad is not None and p.grad.any() for p in recipe.module.parameters())
+
+
+def test_sizes_that_do_not_fit_are_one_line(capsys):
+    assert pretrain.main(["vae", "--size", "100"]) == 2
+    assert pretrain.main(["vae", "--size", "128", "--warm-start"]) == 2
+    assert pretrain.main(["sd", "--size", "256"]) == 2
+    assert capsys.readouterr().err.count("error:") == 3

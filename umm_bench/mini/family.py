@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from umm_bench.mini.recipes.common import Recipe
 
 WEIGHTS = Path(__file__).parent / "weights"
+TRAINING = "training.json"
+HOME = {"vae": "sd", "clip": "sd"}  # recipes whose models are shipped inside another's
 NAMES = ("sd", "image_encoder", "scoring_clip", "encoder", "detector", "tiue")
 
 
@@ -43,12 +46,25 @@ def _halve(weights: Path) -> None:
     save_file(tensors, weights, metadata={"format": "pt"})
 
 
-def publish(name: str, recipe: Recipe, folder: Path) -> list[Path]:
-    """Write what a finished recipe contributes: parts go to `folder`/model, members of the family are shipped."""
-    if name not in NAMES:
-        recipe.save(folder / "model")
+def publish(recipe: Recipe, folder: Path, runs: list[dict[str, object]], shipped: bool = True) -> list[Path]:
+    """Write what a finished recipe contributes: members of the family are shipped, the rest goes to `folder`/model.
+
+    Beside each lies training.json, {name: runs}; a shipped `sd` has its VAE's and CLIP's there too.
+    """
+    name = recipe.name
+
+    def save(target: Path) -> None:
+        recipe.save(target)
+        record = {name: runs}
+        for part in recipe.parts():
+            record |= {k: v for k, v in json.loads((part / TRAINING).read_text()).items() if k not in record}
+        (target / TRAINING).write_text(json.dumps(record, indent=1))
+
+    if name not in NAMES or not shipped:
+        (folder / "model").mkdir(parents=True, exist_ok=True)
+        save(folder / "model")
         return [folder / "model"]
-    written = [ship(name, recipe.save)]
+    written = [ship(name, save)]
     if name == "sd":  # its CLIP's other tower turns a reference into what the TIUE reads
         written.append(ship("image_encoder", recipe.save_image_encoder))  # type: ignore[attr-defined]
     return written

@@ -6,16 +6,20 @@ Resumes from runs/mini/NAME, and writes the model (averaged weights, half precis
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
+import json
 import signal
 import sys
+import time
 from pathlib import Path
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from umm_bench.commands import run_command
+from umm_bench.commands import quiet_libraries, run_command
 from umm_bench.errors import UserError
-from umm_bench.mini.recipes.common import Recipe, TrainConfig, fit
+from umm_bench.mini import family
+from umm_bench.mini.recipes.common import Recipe, Runtime, TrainConfig, fit, run_folder
 
 # Recipe class and the training of the shipped weights: about an hour and a half on two CPU cores, all together.
 RECIPES: dict[str, tuple[str, TrainConfig]] = {
@@ -37,21 +41,45 @@ RECIPES: dict[str, tuple[str, TrainConfig]] = {
 }
 
 
-def make(name: str) -> tuple[Recipe, TrainConfig]:
+def make(name: str, image_size: int = 64) -> tuple[Recipe, TrainConfig]:
     """The recipe of a name and its configuration. UserError for an unknown name."""
     if name not in RECIPES:
         raise UserError(f"unknown mini model {name!r}; choose from {', '.join(RECIPES)}")
     target, config = RECIPES[name]
     module, attribute = target.split(":")
-    return getattr(importlib.import_module(module), attribute)(), config
+    recipe = getattr(importlib.import_module(module), attribute)
+    return recipe(dataclasses.replace(recipe.default, image_size=image_size)), config
+
+
+def warm_start(recipe: Recipe) -> None:
+    """Give the recipe what the shipped family has of it."""
+    if recipe.name == "vae":
+        recipe.load(family.path("sd") / "vae")
+    elif recipe.name == "clip":
+        recipe.load_towers(family.path("sd") / "text_encoder", family.path("image_encoder"))  # type: ignore[attr-defined]
+    else:
+        recipe.load(family.path(recipe.name))
+
+
+def training_runs(recipe: Recipe, folder: Path, warm: bool) -> list[dict[str, object]]:
+    """How `recipe` was trained, for the model card: one entry a run, those of the weights it started from first."""
+    state = json.loads((folder / "checkpoint" / "state.json").read_text())
+    run = {"steps": state["step"], "batch_size": recipe.batch_size, "hours": round(state["seconds"] / 3600, 2)}
+    shipped = family.WEIGHTS / family.HOME.get(recipe.name, recipe.name) / family.TRAINING
+    before = json.loads(shipped.read_text())[recipe.name] if warm and shipped.exists() else []
+    return [*before, run]
 
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help=", ".join(RECIPES))
     parser.add_argument("--steps", type=int, help="optimizer steps in all, those before a resume included")
+    parser.add_argument("--size", type=int, default=64, help="pixels; 64 is shipped, others stay in runs/mini-SIZE")
     parser.add_argument("--folder", type=Path, help="checkpoint folder, default runs/mini/NAME")
     parser.add_argument("--threads", type=int, help="CPU threads, default all cores")
+    parser.add_argument("--device", help="cpu or cuda; default the GPU where there is one")
+    parser.add_argument("--workers", type=int, help="processes that make batches ahead; default 0, on a GPU all cores")
+    parser.add_argument("--compile", action="store_true", help="torch.compile: minutes to begin, then faster")
     parser.add_argument("--warm-start", action="store_true", help="begin with the shipped weights, not random ones")
     parser.add_argument("--seconds", type=float, help="stop, with the checkpoint written, after this long")
     args = parser.parse_args(argv)
@@ -62,26 +90,26 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _pretrain(args: argparse.Namespace) -> None:
-    import dataclasses
-    import time
-
     import torch
 
-    from umm_bench.mini import family
-
+    quiet_libraries()
     if args.threads:
         torch.set_num_threads(args.threads)
-    recipe, config = make(args.name)
+    if args.size != 64 and args.warm_start:
+        raise UserError("--warm-start takes the shipped weights, which are for 64 px")
+    if args.size % 32:
+        raise UserError(f"--size {args.size}: must be a multiple of 32")
+    recipe, config = make(args.name, args.size)
     if args.steps is not None:
         config = dataclasses.replace(config, steps=args.steps)
     if args.warm_start:
-        recipe.load(family.path(args.name))
-    folder = args.folder or Path("runs/mini") / args.name
+        warm_start(recipe)
+    folder = args.folder or run_folder(args.name, args.size)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     began = time.monotonic()
     with Progress(*columns, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(args.name, total=config.steps)
-        training = fit(recipe, config, folder)
+        training = fit(recipe, config, folder, Runtime.detect(args.device, args.workers, args.compile))
         smooth = None
         for progress in training:
             smooth = progress.loss if smooth is None else 0.98 * smooth + 0.02 * progress.loss
@@ -94,7 +122,7 @@ def _pretrain(args: argparse.Namespace) -> None:
             if args.seconds and time.monotonic() - began > args.seconds:
                 break
         training.close()
-    for written in family.publish(args.name, recipe, folder):
+    for written in family.publish(recipe, folder, training_runs(recipe, folder, args.warm_start), args.size == 64):
         print(f"wrote {written}")
 
 

@@ -81,7 +81,7 @@ def rng_for(*key: object) -> np.random.Generator:
 def _training_table(split: str) -> tuple[tuple[Design, ...], np.ndarray]:
     """Designs of a split with their probabilities: Zipf over concepts, even within one."""
     world = sprites.load()
-    pool = [d for d in world.designs.values() if split == "all" or d.split == split]
+    pool = [d for d in world.designs.values() if split == "all" or d.split == split.removesuffix("_even")]
     sharing: dict[str, int] = {}
     for design in pool:
         sharing[design.concept] = sharing.get(design.concept, 0) + 1
@@ -92,7 +92,7 @@ def _training_table(split: str) -> tuple[tuple[Design, ...], np.ndarray]:
 
 
 def draw_design(rng: np.random.Generator, split: str = "train") -> Design:
-    """A design by its frequency in `split` ("train", "held_out" or "all")."""
+    """A design by its frequency in `split` ("train", "train_even", "held_out" or "all")."""
     pool, cumulative = _training_table(split)
     return pool[min(int(np.searchsorted(cumulative, rng.random(), side="right")), len(pool) - 1)]
 
@@ -230,7 +230,8 @@ def compose(key: int | str, split: str = "train", size: int = 64, subjects: int 
 
     Args:
         key: any integer or string; the scene is a function of (key, split, size, subjects).
-        split: "train" draws training designs by their Zipfian frequency; "held_out" and "all" draw evenly.
+        split: "train" draws training designs by their Zipfian frequency; "train_even", "held_out" and "all" draw
+            every concept as often as another.
         size: side in pixels.
         subjects: force 1, 2 or 3 sprites; by default mostly one.
     """

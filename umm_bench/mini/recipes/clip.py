@@ -29,6 +29,7 @@ class CLIPSizes:
     """Both towers, and the share of pairs that are one sprite captioned "a NAME", concepts drawn evenly."""
 
     name: str
+    image_size: int = 64
     text_width: int = 192
     text_layers: int = 3
     image_width: int = 192
@@ -37,17 +38,20 @@ class CLIPSizes:
     projection: int = 192
     batch_size: int = 128
     even_share: float = 0.25
+    all_names: float = 0.0  # weight of naming those sprites among all training concepts, not the batch's alone
+    recolor: float = 0.0  # share of them with colours mixed: a concept is its shape, whoever drew it
     seed: int = 1
 
 
 CONDITIONING = CLIPSizes("clip")
-SCORING = CLIPSizes("scoring_clip", text_layers=2, even_share=0.6, seed=2)
+SCORING = CLIPSizes("scoring_clip", text_layers=2, even_share=0.6, all_names=1.0, recolor=0.5, seed=2)
 
 
-def image_processor() -> CLIPImageProcessorPil:
-    """64 px, the same for every mini encoder."""
+def image_processor(size: int = 64) -> CLIPImageProcessorPil:
+    """The shorter side to `size`, the middle square."""
+    crop = {"height": size, "width": size}
     return CLIPImageProcessorPil(
-        size={"shortest_edge": 64}, crop_size={"height": 64, "width": 64}, image_mean=list(MEAN), image_std=list(STD)
+        size={"shortest_edge": size}, crop_size=crop, image_mean=list(MEAN), image_std=list(STD)
     )
 
 
@@ -76,7 +80,7 @@ def build(sizes: CLIPSizes, tokens: CLIPTokenizer) -> CLIPModel:
         intermediate_size=4 * sizes.image_width,
         num_hidden_layers=sizes.image_layers,
         num_attention_heads=sizes.image_width // 48,
-        image_size=64,
+        image_size=sizes.image_size,
         patch_size=sizes.patch,
         projection_dim=sizes.projection,
     )
@@ -84,69 +88,113 @@ def build(sizes: CLIPSizes, tokens: CLIPTokenizer) -> CLIPModel:
     return CLIPModel(config)
 
 
-def single(key: str) -> tuple[np.ndarray, str]:
-    """One training sprite, every concept as likely as another, captioned "a NAME"."""
+def training_names() -> list[str]:
+    """The concepts that are not held out, by rank."""
+    return [concept.name for concept in sprites.load().concepts if concept.split == "train"]
+
+
+def single(key: str, recolor: float = 0.0, size: int = 64) -> tuple[np.ndarray, str]:
+    """One training sprite, every concept as likely as another, and its concept; `recolor` mixes channels so often."""
     rng = scenes.rng_for("single", key)
-    world = sprites.load()
-    train = [c for c in world.concepts if c.split == "train"]
-    concept = train[int(rng.integers(len(train)))]
-    members = world.members(concept.name, "train")
+    names = training_names()
+    name = names[int(rng.integers(len(names)))]
+    members = sprites.load().members(name, "train")
     design = members[int(rng.integers(len(members)))]
-    canvas = backgrounds.draw(backgrounds.choose(rng).name, rng, 64)
-    scenes.paste(canvas, design.id, scenes.random_placement(rng, 0.5, 0.5, float(rng.uniform(0.5, 0.95))))
-    return np.clip(canvas, 0, 255).astype(np.uint8), scenes.article(concept.name)
+    canvas = backgrounds.draw(backgrounds.choose(rng).name, rng, size)
+    scale = float(rng.uniform(0.45, 0.95))
+    x, y = 0.5 + rng.uniform(-0.5, 0.5, 2) * (1.05 - scale)
+    scenes.paste(canvas, design.id, scenes.random_placement(rng, float(x), float(y), scale))
+    if rng.random() < recolor:
+        canvas = canvas @ rng.dirichlet((0.5, 0.5, 0.5), 3).astype(np.float32)
+    return np.clip(canvas, 0, 255).astype(np.uint8), name
 
 
 class _CLIPRecipe:
-    def __init__(self, sizes: CLIPSizes) -> None:
-        self.name, self.sizes = sizes.name, sizes
+    default: CLIPSizes
+
+    def __init__(self, sizes: CLIPSizes | None = None) -> None:
+        sizes = sizes or self.default
+        self.name, self.sizes, self.batch_size = sizes.name, sizes, sizes.batch_size
         self.tokenizer = tokenizer.train()
+        self.names = training_names()
+        texts = [scenes.article(name) for name in self.names]
+        self.name_tokens = dict(self.tokenizer(texts, padding=True, return_tensors="pt"))
         torch.manual_seed(sizes.seed)
         self.module = build(sizes, self.tokenizer)
+        # A CPU's fused attention has a backward pass slower than the plain products.
+        self.module.set_attn_implementation("eager")
 
-    def pairs(self, step: int) -> tuple[np.ndarray, list[str]]:
-        """The images [B, 64, 64, 3] and captions of a step."""
-        images, captions = [], []
+    def batch(self, step: int) -> dict[str, torch.Tensor]:
+        """Images and tokens of a step's pairs, single sprites first.
+
+        `target` [B, B] is the row-normalised truth, equal captions being equally right; `concepts` [S] are the single
+        sprites' among `names`.
+        """
+        images, captions, concepts = [], [], []
         for i in range(self.sizes.batch_size):
             key = f"{self.name}-{self.sizes.seed}-{step}-{i}"
             if i < self.sizes.even_share * self.sizes.batch_size:
-                image, caption = single(key)
+                image, name = single(key, self.sizes.recolor, self.sizes.image_size)
+                caption = scenes.article(name)
+                concepts.append(self.names.index(name))
             else:
-                scene = scenes.compose(key)
+                scene = scenes.compose(key, size=self.sizes.image_size)
                 image, caption = scene.image, scene.caption
             images.append(image)
             captions.append(caption)
-        return np.stack(images), captions
-
-    def loss(self, step: int) -> torch.Tensor:
-        images, captions = self.pairs(step)
-        # Padded to the longest only: positions after the end token are never read by a causal encoder's pooling.
-        tokens = self.tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
-        text = F.normalize(self.module.get_text_features(**tokens).pooler_output, dim=-1)
-        image = F.normalize(self.module.get_image_features(pixel_values=normalise(images)).pooler_output, dim=-1)
-        logits = self.module.logit_scale.clamp(max=4.6052).exp() * text @ image.T
-        # Equal captions are equally right: the target is spread over them.
+        tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
         same = torch.tensor([[a == b for b in captions] for a in captions]).float()
-        target = same / same.sum(1, keepdim=True)
-        return 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+        return {
+            **tokens,
+            "pixel_values": normalise(np.stack(images)),
+            "target": same / same.sum(1, keepdim=True),
+            "concepts": torch.tensor(concepts),
+        }
+
+    def text(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Unit text embeddings [B, projection]."""
+        features = self.module.get_text_features(tokens["input_ids"], tokens["attention_mask"])
+        return F.normalize(features.pooler_output.float(), dim=-1)
+
+    def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        target, text = batch["target"], self.text(batch)
+        image = self.module.get_image_features(pixel_values=batch["pixel_values"]).pooler_output
+        image = F.normalize(image.float(), dim=-1)
+        scale = self.module.logit_scale.clamp(max=4.6052).exp()
+        logits = scale * text @ image.T
+        contrast = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
+        if not self.sizes.all_names:
+            return contrast
+        concepts = batch["concepts"]
+        names = self.text({k: v.to(image.device) for k, v in self.name_tokens.items()})
+        return contrast + self.sizes.all_names * F.cross_entropy(scale * image[: len(concepts)] @ names.T, concepts)
 
     def save(self, folder: Path) -> None:
         self.module.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        image_processor().save_pretrained(folder)
+        image_processor(self.sizes.image_size).save_pretrained(folder)
 
     def load(self, folder: Path) -> None:
         self.module.load_state_dict(CLIPModel.from_pretrained(folder, dtype=torch.float32).state_dict())
 
+    def parts(self) -> list[Path]:
+        return []
+
 
 class ConditioningCLIP(_CLIPRecipe):
-    def __init__(self) -> None:
-        super().__init__(CONDITIONING)
+    default = CONDITIONING
+
+    def load_towers(self, text: Path, vision: Path) -> None:
+        """Both towers as a generator has them: without the text projection, which is learnt anew."""
+        state = dict(CLIPTextModel.from_pretrained(text, dtype=torch.float32).state_dict())
+        state |= CLIPVisionModelWithProjection.from_pretrained(vision, dtype=torch.float32).state_dict()
+        own = self.module.state_dict()
+        renamed = {k if k in own else f"text_model.{k}": v for k, v in state.items()}
+        self.module.load_state_dict(own | renamed)
 
 
 class ScoringCLIP(_CLIPRecipe):
-    def __init__(self) -> None:
-        super().__init__(SCORING)
+    default = SCORING
 
 
 def split_towers(folder: Path) -> tuple[CLIPTextModel, CLIPVisionModelWithProjection]:

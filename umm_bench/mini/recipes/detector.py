@@ -202,7 +202,7 @@ def train(
         left = (config.steps - step) / (0.25 * config.steps)
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * min(1.0, (step + 1) / config.warmup, max(0.02, left))
-        batch = training_batch(step, config.prompt, processor, config.batch_size, config.seed)
+        batch = training_batch(step, config.prompt, processor, config.batch_size, config.seed, config.image_size)
         yield step, train_step(model, optimizer, batch)
     model.eval()
 
@@ -211,16 +211,20 @@ class DetectorRecipe:
     """The detector as `recipes.common.fit` wants it."""
 
     name = "detector"
+    default = DetectorConfig()
 
-    def __init__(self, config: DetectorConfig = DetectorConfig()) -> None:
-        self.config = config
+    def __init__(self, config: DetectorConfig = default) -> None:
+        self.config, self.batch_size = config, config.batch_size
         self.module, self.processor = build_detector(config)
 
-    def loss(self, step: int) -> Tensor:
+    def batch(self, step: int) -> Batch:
         config = self.config
-        return detector_loss(
-            self.module, training_batch(step, config.prompt, self.processor, config.batch_size, config.seed)
+        return training_batch(
+            step, config.prompt, self.processor, config.batch_size, config.seed, config.image_size
         )
+
+    def loss(self, batch: Batch) -> Tensor:
+        return detector_loss(self.module, batch)
 
     def save(self, folder: Path) -> None:
         self.module.save_pretrained(folder)
@@ -229,3 +233,6 @@ class DetectorRecipe:
     def load(self, folder: Path) -> None:
         saved = GroundingDinoForObjectDetection.from_pretrained(folder, dtype=torch.float32)
         self.module.load_state_dict(saved.state_dict())
+
+    def parts(self) -> list[Path]:
+        return []

@@ -30,6 +30,7 @@ class PromptConfig:
     bare: float = 0.2  # without the article, as some noun phrases come
     background: float = 0.4  # the background named as a phrase: no object, so nothing to find
     crowded: float = 0.4  # two or three objects, whatever the composer's own shares: more to learn a step
+    even: float = 0.5  # concepts drawn evenly, not by frequency: a detector is asked for rare things too
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def ground_truth(scene: Scene, rng: np.random.Generator, config: PromptConfig) -
         if rng.random() < 0.1:
             about.setdefault(setting := _setting(backgrounds.choose(rng).phrase, rng), setting)
             continue
-        design = scenes.draw_design(rng, "train")
+        design = scenes.draw_design(rng, "train_even" if rng.random() < config.even else "train")
         if design.concept not in present:
             full = scenes.describe(design, float(rng.uniform(0.3, 0.9)), rng)
             phrase = article(design.concept) if rng.random() < config.concept_only else full
@@ -104,7 +105,12 @@ def prompt_inputs(
 
 
 def training_batch(
-    step: int, config: PromptConfig, processor: GroundingDinoProcessor, batch_size: int, seed: int = 0
+    step: int,
+    config: PromptConfig,
+    processor: GroundingDinoProcessor,
+    batch_size: int,
+    seed: int = 0,
+    size: int = 64,
 ) -> Batch:
     """The batch of a step: a function of its arguments, so that a resumed run sees what an unbroken one would."""
     images, groundings = [], []
@@ -112,7 +118,8 @@ def training_batch(
         key = f"detector-{seed}-{step}-{i}"
         rng = rng_for("prompt", key)
         subjects = int(rng.choice([2, 3])) if rng.random() < config.crowded else None
-        scene = scenes.compose(key, subjects=subjects)
+        split = "train_even" if rng.random() < config.even else "train"
+        scene = scenes.compose(key, split, size, subjects)
         images.append(scene.image)
         groundings.append(ground_truth(scene, rng, config))
     inputs = prompt_inputs(processor, images, [g.phrases for g in groundings])

@@ -22,6 +22,7 @@ from umm_bench.mini.recipes.clip import MEAN, STD, normalise
 class EncoderConfig:
     """Sizes and the temperature of the contrastive loss."""
 
+    image_size: int = 64
     width: int = 192
     layers: int = 4
     patch: int = 8
@@ -37,7 +38,7 @@ def build(config: EncoderConfig) -> ViTModel:
         intermediate_size=4 * config.width,
         num_hidden_layers=config.layers,
         num_attention_heads=config.width // 48,
-        image_size=64,
+        image_size=config.image_size,
         patch_size=config.patch,
     )
     return ViTModel(vit, add_pooling_layer=False)
@@ -54,11 +55,13 @@ def view(design_id: str, rng: np.random.Generator, size: int = 64) -> np.ndarray
 
 class EncoderRecipe:
     name = "encoder"
+    default = EncoderConfig()
 
-    def __init__(self, config: EncoderConfig = EncoderConfig()) -> None:
-        self.config = config
+    def __init__(self, config: EncoderConfig = default) -> None:
+        self.config, self.batch_size = config, config.batch_size
         torch.manual_seed(config.seed)
         self.encoder = build(config)
+        self.encoder.set_attn_implementation("eager")  # as in clip.py
         # Thrown away after training, as in SimCLR: the layer before keeps more.
         self.head = torch.nn.Sequential(
             torch.nn.Linear(config.width, config.width), torch.nn.GELU(), torch.nn.Linear(config.width, 128)
@@ -66,26 +69,33 @@ class EncoderRecipe:
         self.module = torch.nn.ModuleDict({"encoder": self.encoder, "head": self.head})
 
     def views(self, step: int) -> np.ndarray:
-        """Two views of each sprite of a step, uint8 [2B, 64, 64, 3]; sprites evenly drawn, Zipf would repeat them."""
+        """Two views of each sprite of a step, uint8 [2B, S, S, 3]; sprites evenly drawn, Zipf would repeat them."""
         rng = scenes.rng_for("encoder", self.config.seed, step)
         pool = [d.id for d in sprites.load().designs.values() if d.split == "train"]
         chosen = [pool[i] for i in rng.choice(len(pool), self.config.batch_size, replace=False)]
-        return np.stack([view(design, rng) for _ in range(2) for design in chosen])
+        return np.stack([view(design, rng, self.config.image_size) for _ in range(2) for design in chosen])
 
-    def loss(self, step: int) -> torch.Tensor:
-        states = self.encoder(normalise(self.views(step))).last_hidden_state
-        z = F.normalize(self.head(states[:, 0]), dim=-1)
+    def batch(self, step: int) -> torch.Tensor:
+        return normalise(self.views(step))
+
+    def loss(self, views_BCHW: torch.Tensor) -> torch.Tensor:
+        states = self.encoder(views_BCHW).last_hidden_state
+        z = F.normalize(self.head(states[:, 0]).float(), dim=-1)
         similarity = z @ z.T / self.config.temperature
         similarity.fill_diagonal_(-1e4)
         n = self.config.batch_size
-        return F.cross_entropy(similarity, torch.cat([torch.arange(n, 2 * n), torch.arange(n)]))
+        return F.cross_entropy(similarity, torch.arange(2 * n, device=z.device).roll(n))
 
     def save(self, folder: Path) -> None:
         self.encoder.save_pretrained(folder)
+        side = self.config.image_size
         ViTImageProcessorPil(
-            size={"height": 64, "width": 64}, image_mean=list(MEAN), image_std=list(STD)
+            size={"height": side, "width": side}, image_mean=list(MEAN), image_std=list(STD)
         ).save_pretrained(folder)
 
     def load(self, folder: Path) -> None:
         """The encoder only: the head is not kept, and is learnt anew in the first steps."""
         self.encoder.load_state_dict(ViTModel.from_pretrained(folder, dtype=torch.float32).state_dict(), strict=False)
+
+    def parts(self) -> list[Path]:
+        return []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,11 +12,15 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from safetensors.torch import load_file, save_file
+from diffusers.models.attention_processor import AttnProcessor
+from safetensors import safe_open
+from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
+from umm_bench.errors import UserError
 from umm_bench.mini import family, scenes, sprites
 from umm_bench.mini.recipes.clip import image_processor, split_towers
+from umm_bench.mini.recipes.common import Runtime, run_folder
 from umm_bench.mini.recipes.vae import to_tensor
 
 
@@ -29,17 +32,27 @@ class SDConfig:
     budget the classes that people try first need the examples. `concept_counts.json` records what came of it.
     """
 
+    image_size: int = 64
     channels: tuple[int, ...] = (64, 128, 256)
-    scenes: int = 32_768
+    scenes: int = 65_536
     chunk: int = 2048
-    batch_size: int = 32
+    batch_size: int = 64
     caption_drop: float = 0.1
-    head: int = 60
+    head: int = 100
     tail_rate: float = 0.25
     seed: int = 3
-    vae: Path = Path("runs/mini/vae/model")
-    clip: Path = Path("runs/mini/clip/model")
-    cache: Path = Path("runs/mini/sd/latents")
+
+    @property
+    def vae(self) -> Path:
+        return run_folder("vae", self.image_size) / "model"
+
+    @property
+    def clip(self) -> Path:
+        return run_folder("clip", self.image_size) / "model"
+
+    @property
+    def cache(self) -> Path:
+        return run_folder("sd", self.image_size) / "latents"
 
 
 def scheduler() -> DDIMScheduler:
@@ -60,7 +73,7 @@ def scheduler() -> DDIMScheduler:
 def build(config: SDConfig, latent_channels: int, text_width: int) -> UNet2DConditionModel:
     """A randomly initialised UNet; text is read at 8x8 and in the middle."""
     return UNet2DConditionModel(
-        sample_size=16,
+        sample_size=config.image_size // 4,
         in_channels=latent_channels,
         out_channels=latent_channels,
         block_out_channels=config.channels,
@@ -73,31 +86,49 @@ def build(config: SDConfig, latent_channels: int, text_width: int) -> UNet2DCond
     )
 
 
-def _chunks(config: SDConfig, vae: AutoencoderKL) -> Iterator[torch.Tensor]:
-    """Posterior means of the composer's scenes in order, float16 [chunk, C, 16, 16]; made once, then read."""
+def _make_chunk(path: Path, keys: range, size: int, vae: AutoencoderKL, runtime: Runtime) -> None:
+    device, dtype = runtime.device, runtime.dtype
+    means, texts = [], []
+    for start in range(keys.start, keys.stop, 32):
+        composed = [scenes.compose(f"sd-{i}", size=size) for i in range(start, start + 32)]
+        texts += [{"caption": s.caption, "concepts": [o.concept for o in s.objects]} for s in composed]
+        images = to_tensor(np.stack([scene.image for scene in composed])).to(device)
+        with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            means.append(vae.encode(images).latent_dist.mean.half().cpu())
+    save_file({"mean": torch.cat(means).contiguous()}, f"{path}.part", metadata={"scenes": json.dumps(texts)})
+    os.replace(f"{path}.part", path)
+
+
+def cached_scenes(config: SDConfig, vae: AutoencoderKL, runtime: Runtime) -> tuple[torch.Tensor, list[dict]]:
+    """Posterior means of the composer's scenes, float16 [scenes, C, S / 4, S / 4], and each one's caption and concepts.
+
+    Made once for a VAE, in `config.cache`; what is there is read.
+    """
     config.cache.mkdir(parents=True, exist_ok=True)
+    means, texts = [], []
     for first in range(0, config.scenes, config.chunk):
         path = config.cache / f"{first:07d}.safetensors"
         if not path.exists():
-            means = []
-            for start in range(first, first + config.chunk, 32):
-                images = np.stack([scenes.compose(f"sd-{i}").image for i in range(start, start + 32)])
-                with torch.no_grad():
-                    means.append(vae.encode(to_tensor(images)).latent_dist.mean.half())
-            save_file({"mean": torch.cat(means).contiguous()}, f"{path}.part")
-            os.replace(f"{path}.part", path)
-        yield load_file(path)["mean"]
+            _make_chunk(path, range(first, first + config.chunk), config.image_size, vae.to(runtime.device), runtime)
+        with safe_open(path, "pt") as file:
+            means.append(file.get_tensor("mean"))
+            texts += json.loads(file.metadata()["scenes"])
+    vae.to("cpu")
+    return torch.cat(means), texts
 
 
 class SDRecipe:
     name = "sd"
+    default = SDConfig()
 
-    def __init__(self, config: SDConfig = SDConfig()) -> None:
-        self.config = config
+    def __init__(self, config: SDConfig = default, runtime: Runtime | None = None) -> None:
+        self.config, self.batch_size = config, config.batch_size
         if config.vae.is_dir() and config.clip.is_dir():
             self.vae = AutoencoderKL.from_pretrained(config.vae)
             self.tokenizer = CLIPTokenizer.from_pretrained(config.clip)
             self.text_encoder, self.image_encoder = split_towers(config.clip)
+        elif config.image_size != 64:
+            raise UserError(f"train vae and clip at {config.image_size} px first: {config.vae} is not there")
         else:  # a clone has the shipped family only: go on with its VAE and CLIP
             sd = family.path("sd")
             self.vae = AutoencoderKL.from_pretrained(sd, subfolder="vae")
@@ -107,50 +138,55 @@ class SDRecipe:
                 family.path("image_encoder"), dtype=torch.float32
             )
         self.vae.eval().requires_grad_(False)
-        self.text_encoder.eval().requires_grad_(False)
         torch.manual_seed(config.seed)
-        self.module = build(config, self.vae.config.latent_channels, self.text_encoder.config.hidden_size)
+        self.unet = build(config, self.vae.config.latent_channels, self.text_encoder.config.hidden_size)
+        self.unet.set_attn_processor(AttnProcessor())  # as in clip.py, plain products
+        # The text encoder goes on learning with the UNet, as LDM's did (2112.10752): at this size CLIP alone leaves
+        # class names too alike.
+        self.module = torch.nn.ModuleDict({"unet": self.unet, "text_encoder": self.text_encoder})
         self.scheduler = scheduler()
         # The posterior is narrow (the KL weight is 1e-6), so its mean stands for a draw.
-        self.latents = torch.cat(list(_chunks(config, self.vae)))
+        self.latents, texts = cached_scenes(config, self.vae, runtime or Runtime.detect())
         # SD's convention: unit variance over all channels, one number in the VAE's configuration.
         self.vae.register_to_config(scaling_factor=round(1.0 / self.latents.float().std().item(), 5))
-        self.captions: list[str] = []
-        world, weights = sprites.load(), []
+        self.captions = [text["caption"] for text in texts]
+        rank = {concept.name: concept.rank for concept in sprites.load().concepts}
+        rare = np.array([any(rank[name] >= config.head for name in text["concepts"]) for text in texts])
+        weights = np.where(rare, config.tail_rate, 1.0)
+        self.cumulative = np.cumsum(weights) / weights.sum()
         self.counts: defaultdict[str, float] = defaultdict(float)  # concepts in as many draws as there are scenes
-        composed = [scenes.compose(f"sd-{i}") for i in range(config.scenes)]
-        for scene in composed:
-            self.captions.append(scene.caption)
-            rare = any(world.by_name[thing.concept].rank >= config.head for thing in scene.objects)
-            weights.append(config.tail_rate if rare else 1.0)
-        self.cumulative = np.cumsum(weights) / np.sum(weights)
-        for scene, weight in zip(composed, np.array(weights) / np.mean(weights), strict=True):
-            for thing in scene.objects:
-                self.counts[thing.concept] += weight
+        for text, weight in zip(texts, weights / weights.mean(), strict=True):
+            for name in text["concepts"]:
+                self.counts[name] += weight
 
-    def loss(self, step: int) -> torch.Tensor:
+    def batch(self, step: int) -> dict[str, torch.Tensor]:
+        """Latents [B, C, S / 4, S / 4] of unit variance and their captions' tokens [B, L]."""
         c = self.config
         rng = scenes.rng_for("sd-batch", c.seed, step)
         rows = np.searchsorted(self.cumulative, rng.random(c.batch_size), side="right").clip(max=c.scenes - 1)
         captions = ["" if rng.random() < c.caption_drop else self.captions[i] for i in rows]
         tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
-        with torch.no_grad():
-            h_BLD = self.text_encoder(tokens.input_ids).last_hidden_state
-        x_BCHW = self.latents[torch.from_numpy(rows)].float() * self.vae.config.scaling_factor
+        latents = self.latents[torch.from_numpy(rows)].float() * self.vae.config.scaling_factor
+        return {"latents": latents, "input_ids": tokens.input_ids}
+
+    def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        x_BCHW = batch["latents"]
+        h_BLD = self.text_encoder(batch["input_ids"]).last_hidden_state
         # One timestep from each of B equal parts of the schedule: the same expectation, less variance.
-        t_B = ((torch.randperm(c.batch_size) + torch.rand(c.batch_size)) / c.batch_size * 1000).long().clamp(max=999)
+        n = len(x_BCHW)
+        t_B = ((torch.randperm(n) + torch.rand(n)) / n * 1000).long().clamp(max=999).to(x_BCHW.device)
         noise = torch.randn_like(x_BCHW)
         noisy = self.scheduler.add_noise(x_BCHW, noise, t_B)
         v = self.scheduler.get_velocity(x_BCHW, noise, t_B)
         # Plain v loss: Min-SNR on top of v takes weight from the noisy steps, where class and layout are decided.
-        return F.mse_loss(self.module(noisy, t_B, h_BLD).sample, v)
+        return F.mse_loss(self.unet(noisy, t_B, h_BLD).sample.float(), v)
 
     def save(self, folder: Path) -> None:
         StableDiffusionPipeline(
             vae=self.vae,
             text_encoder=self.text_encoder,
             tokenizer=self.tokenizer,
-            unet=self.module,
+            unet=self.unet,
             scheduler=self.scheduler,
             safety_checker=None,
             feature_extractor=None,
@@ -162,10 +198,14 @@ class SDRecipe:
             )
         )
 
+    def parts(self) -> list[Path]:
+        trained = [self.config.vae, self.config.clip]
+        return trained if all(part.is_dir() for part in trained) else [family.path("sd")]
+
     def load(self, folder: Path) -> None:
-        self.module.load_state_dict(UNet2DConditionModel.from_pretrained(folder, subfolder="unet").state_dict())
+        self.unet.load_state_dict(UNet2DConditionModel.from_pretrained(folder, subfolder="unet").state_dict())
 
     def save_image_encoder(self, folder: Path) -> None:
         """The tower beside the text encoder, for the TIUE."""
         self.image_encoder.save_pretrained(folder)
-        image_processor().save_pretrained(folder)
+        image_processor(self.config.image_size).save_pretrained(folder)

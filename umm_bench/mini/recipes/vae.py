@@ -1,4 +1,4 @@
-"""The VAE: 64 px to 16x16x8 latents. Fully convolutional (no attention), so it learns on 32 px crops."""
+"""The VAE: 64 px to 16x16x8 latents. Fully convolutional (no attention), so it learns on crops of half the side."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from umm_bench.mini import scenes
 class VAEConfig:
     """Sizes; the latent is four times smaller than the image."""
 
+    image_size: int = 64
     channels: tuple[int, ...] = (24, 48, 96)
     latent_channels: int = 8
     crop: int = 32
@@ -35,7 +36,7 @@ def build(config: VAEConfig) -> AutoencoderKL:
         layers_per_block=1,
         latent_channels=config.latent_channels,
         norm_num_groups=8,
-        sample_size=64,
+        sample_size=config.image_size,
         mid_block_add_attention=False,
     )
 
@@ -47,9 +48,11 @@ def to_tensor(images: np.ndarray) -> torch.Tensor:
 
 class VAERecipe:
     name = "vae"
+    default = VAEConfig()
 
-    def __init__(self, config: VAEConfig = VAEConfig()) -> None:
+    def __init__(self, config: VAEConfig = default) -> None:
         self.config = config
+        self.batch_size = config.scenes_per_step * config.crops_per_scene
         torch.manual_seed(config.seed)
         self.module = build(config)
 
@@ -58,16 +61,15 @@ class VAERecipe:
         c, crops = self.config, []
         for i in range(c.scenes_per_step):
             key = f"vae-{c.seed}-{step}-{i}"
-            image = scenes.compose(key).image
+            image = scenes.compose(key, size=c.image_size).image
             rng = scenes.rng_for("crop", key)
-            for y, x in rng.integers(0, 64 - c.crop + 1, (c.crops_per_scene, 2)):
+            for y, x in rng.integers(0, c.image_size - c.crop + 1, (c.crops_per_scene, 2)):
                 crops.append(image[y : y + c.crop, x : x + c.crop])
         return to_tensor(np.stack(crops))
 
-    def loss(self, step: int) -> torch.Tensor:
-        x_BCHW = self.batch(step)
+    def loss(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         posterior = self.module.encode(x_BCHW).latent_dist
-        error = self.module.decode(posterior.sample()).sample - x_BCHW
+        error = self.module.decode(posterior.sample()).sample.float() - x_BCHW
         # The square is what PSNR asks for; the absolute value keeps edges from blurring.
         reconstruction = error.square().mean() + 0.1 * error.abs().mean()
         return reconstruction + self.config.kl_weight * posterior.kl().mean()
@@ -77,3 +79,6 @@ class VAERecipe:
 
     def load(self, folder: Path) -> None:
         self.module.load_state_dict(AutoencoderKL.from_pretrained(folder).state_dict())
+
+    def parts(self) -> list[Path]:
+        return []
