@@ -28,12 +28,13 @@ def sample_seed(run_seed: int, subject_id: str, prompt_id: str, image_index: int
 
 
 def path_digest(path: Path) -> str:
-    """Digest of a file, or of all files below a folder by relative name and content.
+    """Digest of a file, or of all files below a folder by relative name and content; a README.md changes no result.
 
     Files above 64 MB count with their size and their first and last megabyte: reading gigabytes of weights to
     find that nothing changed would make a finished run slow, and training moves every weight.
     """
-    files = [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.is_file())
+    inside = (p for p in path.rglob("*") if p.is_file() and p.name != "README.md")
+    files = [path] if path.is_file() else sorted(inside)
     whole = hashlib.sha256()
     for file in files:
         relative = file.name if file == path else file.relative_to(path).as_posix()

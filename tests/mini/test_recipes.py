@@ -10,12 +10,13 @@ from transformers import CLIPTokenizer
 from umm_bench.errors import UserError
 from umm_bench.mini import family, pretrain, tokenizer
 from umm_bench.mini.recipes.common import Runtime, TrainConfig, fit, learning_rate_at, to_device
+from umm_bench.mini.recipes.vae import VAEConfig
 
 
 class _Line:
     """Fits a line; the data are a function of the step."""
 
-    name, batch_size = "line", 16
+    name, config, batch_size = "line", VAEConfig(), 16
 
     def __init__(self, scale: float = 1.0) -> None:
         torch.manual_seed(0)
@@ -65,10 +66,28 @@ def test_a_half_written_checkpoint_is_never_read(tmp_path):
     assert len(after) == 19
 
 
-def test_another_configuration_is_refused(tmp_path):
+def test_another_configuration_is_refused(tmp_path, monkeypatch):
     _run(tmp_path / "a", stop=5)
     with pytest.raises(UserError, match="was made with"):
         _run(tmp_path / "a", dataclasses.replace(CONFIG, learning_rate=0.1))
+    monkeypatch.setattr(_Line, "config", VAEConfig(crop=16))
+    with pytest.raises(UserError, match="was made with"):
+        _run(tmp_path / "a")
+
+
+@pytest.mark.parametrize("name", ["state.json", "module.safetensors", "optimizer.safetensors"])
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_a_damaged_checkpoint_is_refused_and_left_alone(tmp_path, name, damage):
+    _run(tmp_path / "a", stop=5)
+    file = tmp_path / "a" / "checkpoint" / name
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:20])
+    before = {path.name: path.read_bytes() for path in file.parent.iterdir()}
+    with pytest.raises(UserError, match="damaged"):
+        _run(tmp_path / "a")
+    assert {path.name: path.read_bytes() for path in file.parent.iterdir()} == before
 
 
 def test_a_nan_stops_the_run(tmp_path):

@@ -23,7 +23,7 @@ class Identity:
 
     def __init__(self, config: IdentityConfig, suite: Suite) -> None:
         self.suite = suite
-        self.protocol = f"identity/2: ground truth of suite {suite.name}/{suite.version}"
+        self.protocol = f"identity/3: ground truth of suite {suite.name}/{suite.version}"
         self.weights: Sequence[Path] = ()
 
     def score(self, batch: Sequence[ScoredSample]) -> list[Score]:

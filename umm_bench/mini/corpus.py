@@ -193,10 +193,10 @@ def build(folder: Path, size: int, seed: int = 0) -> Path:
     return folder
 
 
-def default_corpus(size: int | None = None) -> Path:
-    """mini-LAION under ./data, made on first use."""
+def default_corpus(size: int | None = None, seed: int = 0) -> Path:
+    """mini-LAION under ./data, made on first use; each seed is a corpus of its own."""
     size = size or DEFAULT_SIZE
-    return build(Path("data") / f"mini-laion-{size}", size)
+    return build(Path("data") / (f"mini-laion-{size}" + (f"-seed{seed}" if seed else "")), size, seed)
 
 
 if __name__ == "__main__":

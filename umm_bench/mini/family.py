@@ -38,6 +38,11 @@ def detector_path() -> Path:
     return path("detector")
 
 
+def scoring_clip_path() -> Path:
+    """The CLIP that judges, `--clip mini` of `curation.build`."""
+    return path("scoring_clip")
+
+
 def _halve(weights: Path) -> None:
     """Store in half precision. Configurations keep saying float32, so everything loads and computes as such."""
     from safetensors.torch import load_file, save_file  # torch: asking for a path must not load it
@@ -57,7 +62,8 @@ def publish(recipe: Recipe, folder: Path, runs: list[dict[str, object]], shipped
         recipe.save(target)
         record = {name: runs}
         for part in recipe.parts():
-            record |= {k: v for k, v in json.loads((part / TRAINING).read_text()).items() if k not in record}
+            if (part / TRAINING).exists():
+                record |= {k: v for k, v in json.loads((part / TRAINING).read_text()).items() if k not in record}
         (target / TRAINING).write_text(json.dumps(record, indent=1))
 
     if name not in NAMES or not shipped:
@@ -79,6 +85,9 @@ def ship(name: str, save: Callable[[Path], None]) -> Path:
     save(temporary)
     for weights in temporary.rglob("*.safetensors"):
         _halve(weights)
+    for kept in ("README.md", "curation.json"):  # written about these weights by others: to be made anew, not lost
+        if (final / kept).exists() and not (temporary / kept).exists():
+            shutil.copy2(final / kept, temporary)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(temporary, final)
     return final

@@ -66,7 +66,7 @@ def training_runs(recipe: Recipe, folder: Path, warm: bool) -> list[dict[str, ob
     state = json.loads((folder / "checkpoint" / "state.json").read_text())
     run = {"steps": state["step"], "batch_size": recipe.batch_size, "hours": round(state["seconds"] / 3600, 2)}
     shipped = family.WEIGHTS / family.HOME.get(recipe.name, recipe.name) / family.TRAINING
-    before = json.loads(shipped.read_text())[recipe.name] if warm and shipped.exists() else []
+    before = json.loads(shipped.read_text()).get(recipe.name, []) if warm and shipped.exists() else []
     return [*before, run]
 
 

@@ -114,7 +114,7 @@ class _CLIPRecipe:
 
     def __init__(self, sizes: CLIPSizes | None = None) -> None:
         sizes = sizes or self.default
-        self.name, self.sizes, self.batch_size = sizes.name, sizes, sizes.batch_size
+        self.name, self.config, self.batch_size = sizes.name, sizes, sizes.batch_size
         self.tokenizer = tokenizer.train()
         self.names = training_names()
         texts = [scenes.article(name) for name in self.names]
@@ -131,14 +131,14 @@ class _CLIPRecipe:
         sprites' among `names`.
         """
         images, captions, concepts = [], [], []
-        for i in range(self.sizes.batch_size):
-            key = f"{self.name}-{self.sizes.seed}-{step}-{i}"
-            if i < self.sizes.even_share * self.sizes.batch_size:
-                image, name = single(key, self.sizes.recolor, self.sizes.image_size)
+        for i in range(self.config.batch_size):
+            key = f"{self.name}-{self.config.seed}-{step}-{i}"
+            if i < self.config.even_share * self.config.batch_size:
+                image, name = single(key, self.config.recolor, self.config.image_size)
                 caption = scenes.article(name)
                 concepts.append(self.names.index(name))
             else:
-                scene = scenes.compose(key, size=self.sizes.image_size)
+                scene = scenes.compose(key, size=self.config.image_size)
                 image, caption = scene.image, scene.caption
             images.append(image)
             captions.append(caption)
@@ -163,16 +163,16 @@ class _CLIPRecipe:
         scale = self.module.logit_scale.clamp(max=4.6052).exp()
         logits = scale * text @ image.T
         contrast = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
-        if not self.sizes.all_names:
+        if not self.config.all_names:
             return contrast
         concepts = batch["concepts"]
         names = self.text({k: v.to(image.device) for k, v in self.name_tokens.items()})
-        return contrast + self.sizes.all_names * F.cross_entropy(scale * image[: len(concepts)] @ names.T, concepts)
+        return contrast + self.config.all_names * F.cross_entropy(scale * image[: len(concepts)] @ names.T, concepts)
 
     def save(self, folder: Path) -> None:
         self.module.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-        image_processor(self.sizes.image_size).save_pretrained(folder)
+        image_processor(self.config.image_size).save_pretrained(folder)
 
     def load(self, folder: Path) -> None:
         self.module.load_state_dict(CLIPModel.from_pretrained(folder, dtype=torch.float32).state_dict())

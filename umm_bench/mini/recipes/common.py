@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from umm_bench.errors import UserError
@@ -27,6 +28,7 @@ class Recipe(Protocol):
 
     name: str
     module: torch.nn.Module  # trainable parts only; what is frozen stays out of it
+    config: Any  # a frozen dataclass; a checkpoint belongs to it
     batch_size: int
 
     def batch(self, step: int) -> Any:
@@ -219,6 +221,16 @@ def save_checkpoint(
     _replace(temporary, folder)
 
 
+def _read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tensor]]]:
+    """What `save_checkpoint` wrote. UserError for a folder that is damaged."""
+    try:
+        state = json.loads((folder / "state.json").read_text())
+        names = ("module", "buffers", "average", "optimizer")
+        return state, {name: load_file(folder / f"{name}.safetensors") for name in names}
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UserError(f"{folder} is damaged ({error}); remove it to start anew, or restore it") from error
+
+
 def fit(
     recipe: Recipe, config: TrainConfig, folder: Path, runtime: Runtime = Runtime()
 ) -> Generator[Progress, None, None]:
@@ -232,7 +244,7 @@ def fit(
     if old.exists() and not checkpoint.exists():
         os.replace(old, checkpoint)
     fingerprint = {
-        "recipe": recipe.name,
+        "recipe": {"name": recipe.name, **json.loads(json.dumps(dataclasses.asdict(recipe.config)))},
         **{k: v for k, v in dataclasses.asdict(config).items() if k not in ("steps", "save_seconds", "decay")},
     }
     recipe.module.to(runtime.device)
@@ -241,17 +253,15 @@ def fit(
         parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
     )
     average, start, seconds = Average(recipe.module, config.ema), 0, 0.0
-    if (checkpoint / "state.json").exists():
-        state = json.loads((checkpoint / "state.json").read_text())
+    if checkpoint.exists():
+        state, files = _read_checkpoint(checkpoint)
         if state["fingerprint"] != fingerprint:
             raise UserError(
                 f"{checkpoint} was made with {state['fingerprint']}; resume with that or choose another folder"
             )
-        recipe.module.load_state_dict(
-            load_file(checkpoint / "module.safetensors") | load_file(checkpoint / "buffers.safetensors"), strict=False
-        )
-        average.values = to_device(load_file(checkpoint / "average.safetensors"), runtime.device)
-        _restore_optimizer(optimizer, load_file(checkpoint / "optimizer.safetensors"))
+        recipe.module.load_state_dict(files["module"] | files["buffers"], strict=False)
+        average.values = to_device(files["average"], runtime.device)
+        _restore_optimizer(optimizer, files["optimizer"])
         start, seconds = state["step"], state["seconds"]
     recipe.module.train()
     if runtime.compile:

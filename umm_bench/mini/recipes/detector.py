@@ -219,9 +219,7 @@ class DetectorRecipe:
 
     def batch(self, step: int) -> Batch:
         config = self.config
-        return training_batch(
-            step, config.prompt, self.processor, config.batch_size, config.seed, config.image_size
-        )
+        return training_batch(step, config.prompt, self.processor, config.batch_size, config.seed, config.image_size)
 
     def loss(self, batch: Batch) -> Tensor:
         return detector_loss(self.module, batch)

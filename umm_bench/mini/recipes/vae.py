@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from umm_bench.mini import scenes
@@ -14,7 +15,11 @@ from umm_bench.mini import scenes
 
 @dataclass(frozen=True)
 class VAEConfig:
-    """Sizes; the latent is four times smaller than the image."""
+    """Sizes; the latent is four times smaller than the image.
+
+    `transformed` is the share of steps whose latents are shrunk and turned before decoding, to match the image shrunk
+    and turned (EQ-VAE, 2502.09509): latents that look like pictures are far easier for the UNet.
+    """
 
     image_size: int = 64
     channels: tuple[int, ...] = (24, 48, 96)
@@ -23,6 +28,7 @@ class VAEConfig:
     scenes_per_step: int = 10
     crops_per_scene: int = 4
     kl_weight: float = 1e-6
+    transformed: float = 0.5
     seed: int = 0
 
 
@@ -44,6 +50,12 @@ def build(config: VAEConfig) -> AutoencoderKL:
 def to_tensor(images: np.ndarray) -> torch.Tensor:
     """uint8 [B, S, S, 3] to float [B, 3, S, S] in [-1, 1]."""
     return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
+
+
+def _shrink_and_turn(x_BCHW: torch.Tensor, share: float, turns: int) -> torch.Tensor:
+    side = round(x_BCHW.shape[-1] * share)
+    small = F.interpolate(x_BCHW.float(), size=(side, side), mode="bilinear", antialias=True)
+    return torch.rot90(small, turns, (2, 3))
 
 
 class VAERecipe:
@@ -69,7 +81,11 @@ class VAERecipe:
 
     def loss(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         posterior = self.module.encode(x_BCHW).latent_dist
-        error = self.module.decode(posterior.sample()).sample.float() - x_BCHW
+        z_BCHW = posterior.sample()
+        if torch.rand(()) < self.config.transformed:
+            turns, share = int(torch.randint(4, ())), float(torch.randint(2, 5, ())) / 4
+            z_BCHW, x_BCHW = (_shrink_and_turn(image, share, turns) for image in (z_BCHW, x_BCHW))
+        error = self.module.decode(z_BCHW).sample.float() - x_BCHW
         # The square is what PSNR asks for; the absolute value keeps edges from blurring.
         reconstruction = error.square().mean() + 0.1 * error.abs().mean()
         return reconstruction + self.config.kl_weight * posterior.kl().mean()

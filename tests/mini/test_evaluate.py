@@ -1,0 +1,138 @@
+"""The evaluation's own arithmetic and data; no test depends on how good the shipped weights are."""
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.common import Figure
+from curation.config import BuildConfig
+from curation.grounding import with_threshold
+from curation.records import Box
+from umm_bench.errors import UserError
+from umm_bench.mini import evaluate, family, sprites, suite
+from umm_bench.mini.evaluation import detector, generator, intervals, subjects, truth
+
+
+def test_an_unknown_name_is_one_line_before_anything_is_measured(capsys):
+    assert evaluate.main(["encoder", "nosuch"]) == 2
+    said = capsys.readouterr()
+    assert said.err.count("\n") == 1 and "unknown mini model 'nosuch'" in said.err and not said.out
+
+
+def test_missing_weights_are_one_line(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(family, "WEIGHTS", tmp_path)
+    assert evaluate.main(["encoder"]) == 2
+    assert "make mini" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kept", [0, 1000])
+def test_half_written_weights_are_one_line(kept, monkeypatch, tmp_path, capsys):
+    whole = family.path("encoder")
+    (tmp_path / "encoder").mkdir()
+    for name in ("config.json", "preprocessor_config.json"):
+        (tmp_path / "encoder" / name).write_bytes((whole / name).read_bytes())
+    (tmp_path / "encoder" / "model.safetensors").write_bytes((whole / "model.safetensors").read_bytes()[:kept])
+    monkeypatch.setattr(family, "WEIGHTS", tmp_path)
+    assert evaluate.main(["encoder"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: cannot measure 'encoder': ") and error.count("\n") == 1
+
+
+def test_written_figures_replace_their_own_and_keep_the_others(tmp_path):
+    path = tmp_path / "figures.json"
+    with pytest.raises(UserError, match="--write"):
+        evaluate.read_figures(path)
+    evaluate.write_figures([Figure("a.x", 1.0, "s", False, 2.0), Figure("b.y", 0.1, "share", True, 0.5, "n = 3")], path)
+    evaluate.write_figures([Figure("a.x", 3.0, "s", False, 2.0)], path)
+    kept = evaluate.read_figures(path)
+    assert kept["a.x"]["value"] == 3.0 and kept["a.x"]["ok"] is False
+    assert kept["b.y"]["note"] == "n = 3" and [p.name for p in tmp_path.iterdir()] == ["figures.json"]
+
+
+def test_json_lines_and_kept_figures_are_the_same(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(evaluate, "FIGURES", tmp_path / "figures.json")
+    monkeypatch.setattr(truth, "figures", lambda: iter([Figure("checker.fake", 0.5, "share", True, 0.95)]))
+    assert evaluate.main(["checker", "--json", "--write"]) == 0
+    line = json.loads(capsys.readouterr().out)
+    assert line == evaluate.read_figures(tmp_path / "figures.json")["checker.fake"]
+    assert {"name", "value", "unit", "higher_is_better", "bar", "ok"} <= line.keys()
+
+
+def test_intervals_hold_the_share_and_are_no_points():
+    for right, shown in ((0, 20), (7, 20), (20, 20)):
+        low, high = intervals.wilson(right, shown)
+        assert low - 1e-9 <= right / shown <= high + 1e-9 and high - low > 0.1
+    figure = intervals.share("x.y", [True] * 9 + [False], 0.95, "why")
+    assert figure.value == 0.9 and figure.ok is False and "n = 10" in figure.note and "why" in figure.note
+
+
+def test_a_bootstrap_interval_narrows_with_the_data():
+    x = np.random.default_rng(0).normal(size=400)
+    widths = [np.ptp(intervals.bootstrap(lambda rows, part=x[:n]: part[rows].mean(), n)) for n in (25, 400)]
+    assert widths[1] < widths[0] / 2
+
+
+def test_the_slope_is_that_of_the_line():
+    x = np.log10([1.0, 10.0, 100.0, 1000.0])
+    assert generator.slope(x, 0.1 + 0.2 * x) == pytest.approx(0.2)
+
+
+def test_rarity_samples_the_whole_range_of_counts():
+    counts = {f"c{i}": 1000.0 / (i + 1) for i in range(300)} | {"never": 0.0}
+    chosen = generator.spread_over_counts(counts, 30)
+    logs = np.log10([counts[name] for name in chosen])
+    assert len(set(chosen)) == 30 and "never" not in chosen
+    assert chosen[0] == "c0" and np.histogram(logs, 3)[0].min() >= 5
+
+
+def test_two_phrases_need_two_places():
+    here, there, nearly = Box(0, 0, 0.5, 1, 0.9), Box(0.5, 0, 1, 1, 0.9), Box(0, 0.1, 0.5, 1, 0.9)
+    assert generator._apart([[here], [there]])
+    assert not generator._apart([[here], [nearly]]) and not generator._apart([[here], []])
+
+
+def test_the_stated_threshold_is_curations_default():
+    config = with_threshold(BuildConfig(), str(family.detector_path()))
+    assert f"{config.phrase_score} over" in detector.rule() and detector.rule().endswith(f">= {config.box_threshold}")
+
+
+def test_subjects_and_validation_designs_were_in_no_training():
+    tiue = subjects.held_out_designs()
+    assert len(tiue) >= 40 and {d.split for d in tiue} == {"held_out"}
+    assert len({d.concept for d in tiue}) == len(tiue) and {d.concept for d in tiue} <= set(generator.frequent())
+    validation = truth.validation_designs()
+    tuned = {sprites.load().designs[s["design"]].identity for s in suite.subjects()}
+    assert {d.split for d in validation} == {"held_out"} and not tuned & {d.identity for d in validation}
+
+
+def test_a_ratio_to_nothing_is_finite():
+    figure = subjects._ratio(np.full(10, 0.5), np.zeros(10))
+    assert np.isfinite(figure.value) and figure.ok
+
+
+def test_gaps_are_positive_where_the_subject_costs_something():
+    assert subjects._gap("tiue.concept_gap", np.array([0.5, 0.5]), np.array([1.0, 0.5])).value == 0.25
+
+
+def test_an_image_depends_on_its_own_prompt_and_seed(monkeypatch):
+    monkeypatch.setattr(generator, "STEPS", 2)
+    prompts = ["a dog on a blue background", "a cat on a red background"]
+    both, single = generator.draw(prompts, (0, 1)), generator.draw(prompts[1:], (1,))
+    assert both.shape == (2, 64, 64, 3) and both.dtype == np.uint8
+    assert np.abs(both[1].astype(int) - single[0]).max() <= 1
+
+
+def test_the_checkers_figures_ask_both_ways():
+    found = list(truth.subject_figures(truth.validation_designs(2), "test"))
+    assert [f.name for f in found] == ["checker.identity", "checker.concept", "checker.background"]
+    assert all("n = 4" in f.note for f in found)
+
+
+def test_a_checker_that_always_says_yes_is_right_half_of_the_time(monkeypatch):
+    yes = {"identity": True, "concept": True, "background": True, "count": True, "relation": True}
+    monkeypatch.setattr(truth.checker, "check", lambda *_: yes)
+    designs = truth.validation_designs(6)
+    figures = [truth.count_figure(designs, "test"), truth.relation_figure(designs, "test")]
+    figures += [f for f in truth.subject_figures(designs, "test") if f.name != "checker.concept"]
+    assert {f.value for f in figures} == {0.5}

@@ -1,0 +1,108 @@
+"""What the model cards of the mini family say that no file knows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Model:
+    """What a card says that no file knows. `figures` are the prefixes of its figures' names."""
+
+    title: str
+    library: str
+    tags: tuple[str, ...]
+    what: str
+    use: str
+    figures: tuple[str, ...]
+    limits: str
+    tried: tuple[str, ...] = ()
+    pipeline_tag: str = ""
+
+
+SCENES = "64 px scenes of open-licence emoji drawings (861 concepts, 5,344 designs; see NOTICE for their licences)"
+NOT_SEEN = "The held-out designs and concepts of the mini suite were in no training."
+
+MODELS: dict[str, Model] = {
+    "sd": Model(
+        "Mini Stable Diffusion",
+        "diffusers",
+        ("stable-diffusion", "text-to-image"),
+        f"A complete `StableDiffusionPipeline` for {SCENES}: a VAE (4x down, 8 latent channels), a CLIP text encoder, "
+        "a UNet (v-prediction, zero terminal SNR) and a DDIM scheduler. `concept_counts.json` says how often each "
+        "concept was there to be learnt.",
+        'from diffusers import StableDiffusionPipeline\n\npipe = StableDiffusionPipeline.from_pretrained("{folder}")\n'
+        'image = pipe("a dog on a blue background", num_inference_steps=20, guidance_scale=5.0).images[0]',
+        ("vae.", "sd."),
+        "It knows the composer's wording and world only; rare concepts are drawn worse than frequent ones, by design.",
+        (
+            "VAE: 4x down with 4 channels reached 22.4 dB in 5 minutes on two cores, 8x down with 16 channels 23.3 dB "
+            "in 20; 4x with 8 channels costs the UNet nothing, so that is what is shipped.",
+            "Min-SNR weights on top of v-prediction take weight from the noisy steps, where class and layout are "
+            "decided; the loss is plain.",
+            "With the text encoder frozen as CLIP left it, class names stayed too alike at this size; it goes on "
+            "learning with the UNet.",
+        ),
+        "text-to-image",
+    ),
+    "image_encoder": Model(
+        "Mini CLIP image encoder (conditioning)",
+        "transformers",
+        ("clip", "image-feature-extraction"),
+        "The vision tower beside the generator's text encoder: it turns a reference into what the TIUE reads.",
+        "from transformers import CLIPVisionModelWithProjection\n\n"
+        'model = CLIPVisionModelWithProjection.from_pretrained("{folder}", dtype="float32")',
+        ("tiue.",),
+        "Never use it for scores: a method would be judged by what it is conditioned on.",
+    ),
+    "scoring_clip": Model(
+        "Mini CLIP (scoring)",
+        "transformers",
+        ("clip", "zero-shot-image-classification"),
+        f"A second CLIP, which only scores (CLIP-T and CLIP-I) and conditions nothing. Trained on {SCENES}.",
+        'from transformers import CLIPModel\n\nmodel = CLIPModel.from_pretrained("{folder}", dtype="float32")',
+        ("scoring_clip.",),
+        "Its scores mean something inside the mini world only.",
+        pipeline_tag="zero-shot-image-classification",
+    ),
+    "encoder": Model(
+        "Mini image encoder (fidelity)",
+        "transformers",
+        ("vit", "self-supervised", "image-feature-extraction"),
+        "A self-supervised ViT (two views of a drawing attract, no labels and no text), for DINO-style fidelity: its "
+        "CLS token tells designs apart.",
+        'from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained("{folder}", dtype="float32")',
+        ("encoder.",),
+        "It was trained to ignore place, turn, light and background, and knows drawings only.",
+        pipeline_tag="image-feature-extraction",
+    ),
+    "detector": Model(
+        "Mini GroundingDINO",
+        "transformers",
+        ("grounding-dino", "zero-shot-object-detection"),
+        "`GroundingDinoForObjectDetection`, unchanged, small, from scratch: phrases to boxes in 64 px scenes.",
+        "from transformers import AutoProcessor, GroundingDinoForObjectDetection\n\n"
+        'model = GroundingDinoForObjectDetection.from_pretrained("{folder}", dtype="float32")\n'
+        'processor = AutoProcessor.from_pretrained("{folder}")',
+        ("detector.",),
+        "Words outside the mini world are spelled in characters, and mean nothing to it.",
+        ("transformers' own `labels` path cannot train it from scratch; the recipe calls the same loss directly.",),
+        "zero-shot-object-detection",
+    ),
+    "tiue": Model(
+        "Mini TIUE",
+        "diffusers",
+        ("umm-diffusion", "subject-driven-generation"),
+        "The MLP of UMM-Diffusion (2303.09319): an image embedding becomes a pseudo word of the generator's text "
+        "encoder. Trained by `umm_bench.train` on pairs mined by `curation.build`; all else stayed frozen.",
+        'from umm_bench.umm import load_tiue\n\ntiue = load_tiue("{folder}")',
+        ("tiue.",),
+        "It fits this family's text and image encoders only.",
+    ),
+}
+
+CHECKER = (
+    "The identity, concept, background, count and relation checks of the mini suite lay the true drawings over a "
+    "picture and depend on no model. The `checker.*` figures say how often they are right about composed pictures of "
+    "held-out designs that are no subjects of the suite, asked as often where the answer is no as where it is yes."
+)

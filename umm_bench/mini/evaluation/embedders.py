@@ -1,0 +1,88 @@
+"""The VAE, the CLIP that scores and the encoder, each on held-out drawings."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from transformers import AutoModel, CLIPModel, CLIPTokenizer
+
+from benchmarks.common import Figure
+from umm_bench.mini import family, scenes, sprites
+from umm_bench.mini.evaluation.intervals import share
+from umm_bench.mini.recipes import encoder as encoder_recipe
+from umm_bench.mini.recipes.clip import normalise
+from umm_bench.mini.recipes.vae import to_tensor
+
+
+@torch.no_grad()
+def vae() -> Iterator[Figure]:
+    """PSNR of held-out scenes after encoding and decoding."""
+    model = AutoencoderKL.from_pretrained(family.path("sd") / "vae", torch_dtype=torch.float32).eval()
+    x_BCHW = to_tensor(np.stack([scenes.compose(f"evaluate-{i}", "held_out").image for i in range(128)]))
+    y_BCHW = torch.cat(
+        [model.decode(model.encode(part).latent_dist.mean).sample.clamp(-1, 1) for part in x_BCHW.split(32)]
+    )
+    psnr = (10 * torch.log10(4 / (x_BCHW - y_BCHW).square().mean((1, 2, 3)))).numpy()
+    half = 1.96 * psnr.std(ddof=1) / np.sqrt(len(psnr))
+    note = f"95% {psnr.mean() - half:.2f} to {psnr.mean() + half:.2f}, n = {len(psnr)}"
+    yield Figure("vae.psnr", round(float(psnr.mean()), 3), "dB", True, 28, note)
+
+
+class Judge:
+    """The scoring CLIP as a classifier over concept names."""
+
+    def __init__(self) -> None:
+        folder = family.path("scoring_clip")
+        self.model = CLIPModel.from_pretrained(folder, dtype=torch.float32).eval()
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder)
+
+    @torch.no_grad()
+    def ranks(self, images: np.ndarray, truth: list[str], names: list[str]) -> np.ndarray:
+        """Rank (0 is first) of each image's true name among `names`; images uint8 [N, 64, 64, 3]."""
+        tokens = self.tokenizer([scenes.article(name) for name in names], padding=True, return_tensors="pt")
+        text = F.normalize(self.model.get_text_features(**tokens).pooler_output, dim=-1)
+        pixels = normalise(images).split(64)
+        image = torch.cat([self.model.get_image_features(pixel_values=p).pooler_output for p in pixels])
+        scores = F.normalize(image, dim=-1) @ text.T
+        own = scores[torch.arange(len(truth)), [names.index(name) for name in truth]]
+        return (scores > own[:, None]).sum(1).numpy()
+
+
+@functools.cache
+def judge() -> Judge:
+    """Loaded once a process."""
+    return Judge()
+
+
+def scoring_clip() -> Iterator[Figure]:
+    """The concept of held-out designs among all, prompt "a NAME"."""
+    world = sprites.load()
+    pool = [d for c in world.concepts for d in world.members(c.name, "held_out")]
+    chosen = pool[:: max(1, len(pool) // 400)][:400]
+    images = np.stack([encoder_recipe.view(d.id, scenes.rng_for("evaluate", d.id)) for d in chosen])
+    ranks = judge().ranks(images, [d.concept for d in chosen], [c.name for c in world.concepts])
+    seen = np.array([world.by_name[d.concept].split == "train" for d in chosen])
+    note = f"{np.mean(ranks[seen] < 1):.3f} on concepts seen in training, {np.mean(ranks[~seen] < 1):.3f} on others"
+    yield share("scoring_clip.top1", ranks < 1, 0.50, note)
+    yield share("scoring_clip.top5", ranks < 5, 0.80)
+
+
+@torch.no_grad()
+def encoder() -> Iterator[Figure]:
+    """Same-identity retrieval among all held-out designs."""
+    model = AutoModel.from_pretrained(family.path("encoder"), dtype=torch.float32).eval()
+    held = [d for d in sprites.load().designs.values() if d.split == "held_out"]
+
+    def embed(view: str) -> torch.Tensor:
+        images = np.stack([encoder_recipe.view(d.id, scenes.rng_for("identity", view, d.id)) for d in held])
+        parts = [model(p).last_hidden_state[:, 0] for p in normalise(images).split(64)]
+        return F.normalize(torch.cat(parts), dim=-1)
+
+    nearest = (embed("query") @ embed("reference").T).argmax(1)
+    right = [held[i].identity == d.identity for d, i in zip(held, nearest.tolist(), strict=True)]
+    yield share("encoder.identity_top1", right, 0.85)
