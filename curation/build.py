@@ -16,7 +16,7 @@ from rich.table import Table
 
 from curation.config import BuildConfig
 from curation.errors import UserError
-from curation.runner import BuildResult, Plan, make_plan, read_result, run
+from curation.runner import BuildResult, Plan, export, make_plan, read_result, run
 from curation.worker import Progress as ShardProgress
 
 LINE_SECONDS = 10.0
@@ -62,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             with console.status("loading spaCy and the detector") if console.is_terminal else nothing():
                 first = next(progress := run(plan), None)
             show(console, plan, progress if first is None else chain_first(first, progress))
+        if config.export:
+            tars = list(export(plan))
+            console.print(f"{len(tars)} tars: {tars[0].parent}", highlight=False, soft_wrap=True)
         summarise(console, read_result(plan))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -88,7 +91,9 @@ def show(console: Console, plan: Plan, progress: Iterable[ShardProgress]) -> Non
     done_before = [i for i in range(len(plan.shards)) if plan.layout.state(i).is_file()]
     rows = sum(plan.layout.tally(i).rows_read for i in done_before)
     pairs, shards, start, last = 0, len(done_before), time.monotonic(), 0.0
-    if rows:
+    if plan.retry:
+        console.print(f"trying the failed downloads of {len(plan.retry)} shards again", highlight=False)
+    elif rows:
         console.print(f"resuming: {shards} of {len(plan.shards)} shards are done", highlight=False)
     columns = (
         TextColumn("mining"),

@@ -10,6 +10,7 @@ from functools import cache
 
 from curation.config import BuildConfig
 from curation.errors import Rejected
+from curation.vocabulary import words
 
 # "<3 dogs" and "a < b" are text; a tag starts with a letter, "/" or "!" and is closed soon after.
 TAG = re.compile(r"<[a-zA-Z/!][^<>]{0,300}>")
@@ -21,10 +22,19 @@ PRICE = re.compile(
 )
 FILE_NAME = re.compile(r"\S+\.(?:jpe?g|png|gif|webp|bmp|tiff?|svg|pdf|html?|php)", re.IGNORECASE)
 CAMERA_NAME = re.compile(r"(?:img|dsc[nf]?|pict|image|screenshot|photo)[\s_-]*\d[\d\s_.-]*", re.IGNORECASE)
-WORD = re.compile(r"[^\W\d_]+(?:['’-][^\W\d_]+)*")
+WORD = re.compile(r"(?<!\w)[^\W\d_]+(?:['’-][^\W\d_]+)*(?!\w)")  # not the letters of "DA1113"
 LIST_BREAK = re.compile(r"[,|;/•·]")
 
 OTHER_LANGUAGES = ("de", "fr", "es", "it", "pt", "nl")
+# Their stop words that are English words as well, so that "zero gravity logo" is not taken for Italian.
+ENGLISH_TOO = words(
+    """
+    bat bent bin car comment contra dell dice door dove elf elk encore era fare favor final fine font gross hare hat hay
+    hem hen hoe hue inc local logo male man mayor meme men net ore pendant plus possible premier press prima primer prof
+    quest relative saber salvo sea sent sob solo son soy state stop sue suit tag tale tan tempo tenant toe ton total tot
+    usa vale valor van verso want war zero
+    """
+)
 LIST_PARTS = 7
 LIST_WORDS_PER_PART = 2.5
 
@@ -49,13 +59,13 @@ def clean_caption(text: str, config: BuildConfig) -> str:
         raise Rejected("caption_empty")
     if FILE_NAME.fullmatch(text) or CAMERA_NAME.fullmatch(text):
         raise Rejected("caption_file_name")
-    words = WORD.findall(text)
-    if len(words) < config.min_caption_words:
+    found = WORD.findall(text)
+    if len(found) < config.min_caption_words:
         raise Rejected("caption_too_short")
     parts = [part for part in LIST_BREAK.split(text) if part.strip()]
-    if len(parts) >= LIST_PARTS and len(words) <= LIST_WORDS_PER_PART * len(parts):
+    if len(parts) >= LIST_PARTS and len(found) <= LIST_WORDS_PER_PART * len(parts):
         raise Rejected("caption_keyword_list")
-    if not looks_english(words):
+    if not looks_english(found):
         raise Rejected("caption_not_english")
     return text
 
@@ -83,4 +93,4 @@ def function_words() -> tuple[frozenset[str], tuple[frozenset[str], ...]]:
         return frozenset(importlib.import_module(f"spacy.lang.{language}.stop_words").STOP_WORDS)
 
     english = stop_words("en")
-    return english, tuple(stop_words(language) - english for language in OTHER_LANGUAGES)
+    return english, tuple(stop_words(language) - english - ENGLISH_TOO for language in OTHER_LANGUAGES)

@@ -23,7 +23,7 @@ language:
 
 {pairs} pairs from {rows_kept} of {rows_read} rows of the corpus ({source}), made by `python -m curation.build`.
 Each row is one phrase of a caption with the box of what it names. `manifest.json` has every argument, count,
-version and file digest; `report.html` shows where the other rows went.
+version and file digest; `report.html` shows where the other rows went, `pairs.html` some of the pairs.
 
 | column | meaning |
 |---|---|

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,10 @@ def option(
     return field(default=default, metadata=metadata)
 
 
+# Arguments that name a folder or checkpoint; what is in it counts, not where it is.
+BY_CONTENT = frozenset({"input", "detector", "clip", "segmenter", "dedup_against"})
+
+
 @dataclass(frozen=True)
 class BuildConfig:
     """Every argument of a build. Thresholds default to what the sources named in ``help`` publish."""
@@ -29,17 +33,50 @@ class BuildConfig:
         None, "source", "folder, file or glob of the corpus; left out, the default corpus is mined"
     )
     output: str = option("data/pairs", "source", "folder for the mined pairs", in_fingerprint=False)
+    image_column: str | None = option(None, "source", "column that holds the images; found by itself if clear")
+    caption_column: str | None = option(None, "source", "column that holds the captions; found by itself if clear")
+    split: str | None = option(None, "source", "split of a dataset; left out, train or the only one")
+    subset: str | None = option(None, "source", "subset (configuration) of a dataset that has several")
+    export: str | None = option(
+        None, "source", "also write the pairs in this layout", choices=("webdataset",), in_fingerprint=False
+    )
     limit: int | None = option(None, "source", "read at most this many rows of the corpus", kind=int)
     rows_per_shard: int = option(10_000, "source", "rows of a URL list that make one shard", kind=int)
     seed: int = option(0, "source", "chooses the pairs shown in the report", kind=int)
 
+    executor: str = option(
+        "local",
+        "execution",
+        "local: this machine; ray: Ray Data, on the cluster in RAY_ADDRESS or a local one",
+        in_fingerprint=False,
+        choices=("local", "ray"),
+    )
+    workers: int = option(
+        1,
+        "execution",
+        "shards mined at a time, each by a process of its own",
+        kind=int,
+        in_fingerprint=False,
+    )
+
     detector: str | None = option(
-        None, "grounding", "GroundingDINO checkpoint in transformers format: a folder or a hub name"
+        None, "grounding", "GroundingDINO checkpoint in the backend's format: a folder or a hub name"
+    )
+    backend: str = option(
+        "transformers", "grounding", "library that runs the detector", choices=("transformers", "groundingdino-py")
+    )
+    groundingdino_env: str | None = option(
+        None, "grounding", "environment of groundingdino-py; left out, ./groundingdino-env", in_fingerprint=False
     )
     device: str = option("auto", "grounding", "auto, cpu, cuda, cuda:1, ...", in_fingerprint=False)
     batch_size: int = option(16, "grounding", "images a detector pass", kind=int, in_fingerprint=False)
     dtype: str = option("float32", "grounding", "detector precision", choices=("float32", "float16"))
-    box_threshold: float = option(0.25, "grounding", "least score of a box", kind=float)
+    box_threshold: float | None = option(
+        None,
+        "grounding",
+        "least score of a box; left out, what the checkpoint's curation.json says, else 0.25",
+        kind=float,
+    )
     phrase_score: str = option(
         "max", "grounding", "a phrase's score over its tokens: max or mean", choices=("max", "mean")
     )
@@ -54,6 +91,7 @@ class BuildConfig:
     max_punsafe: float = option(0.5, "scores", "drop rows above this NSFW probability", kind=float)
     max_pwatermark: float = option(0.8, "scores", "drop rows above this watermark probability", kind=float)
     min_similarity: float = option(0.0, "scores", "drop rows below this CLIP similarity", kind=float)
+    min_aesthetic: float = option(0.0, "scores", "drop rows below this aesthetic score", kind=float)
 
     min_image_side: int = option(32, "images", "drop images with a shorter side, in pixels", kind=int)
     max_image_pixels: int = option(50_000_000, "images", "drop images with more pixels, undecoded", kind=int)
@@ -63,12 +101,40 @@ class BuildConfig:
         4, "images", "images whose 64-bit pHash differs in at most so many bits are one; -1 turns it off", kind=int
     )
 
+    semantic_duplicates: float | None = option(
+        None, "images", "images whose embeddings (of --clip) have this cosine or more are one", kind=float
+    )
+    dedup_against: str | None = option(None, "images", "folder of an earlier build whose images are not wanted again")
+
     min_box_area: float = option(0.01, "pairs", "drop boxes below this share of the image", kind=float)
     max_box_area: float = option(0.95, "pairs", "drop boxes above this share of the image", kind=float)
+    max_box_aspect: float = option(8.0, "pairs", "drop boxes longer than this times their width", kind=float)
     min_crop_side: int = option(12, "pairs", "drop crops with a shorter side, in pixels", kind=int)
+    clip: str | None = option(
+        None, "pairs", "CLIP checkpoint that scores crops against their phrases: mini, a folder or a hub name"
+    )
+    min_clip_score: float = option(
+        0.1, "pairs", "drop pairs whose crop and phrase have a lower cosine (with --clip)", kind=float
+    )
+    segmenter: str | None = option(
+        None, "pairs", "SAM checkpoint that adds a mask to each crop: a folder or a hub name"
+    )
 
     fetch_timeout: float = option(10.0, "fetch", "seconds for one download, redirects included", kind=float)
-    fetch_workers: int = option(16, "fetch", "downloads at a time", kind=int, in_fingerprint=False)
+    fetch_workers: int = option(32, "fetch", "downloads at a time", kind=int, in_fingerprint=False)
+    fetch_retries: int = option(
+        1, "fetch", "further attempts at a download that failed for a passing reason", kind=int, in_fingerprint=False
+    )
+    fetch_host_delay: float = option(
+        0.25, "fetch", "least seconds between two requests to one host", kind=float, in_fingerprint=False
+    )
+    fetch_private: str = option(
+        "refuse",
+        "fetch",
+        "addresses that are not public (a mirror in one's own network): refuse or allow",
+        choices=("refuse", "allow"),
+        in_fingerprint=False,
+    )
     user_agent_contact: str = option(
         "", "fetch", "who runs this (a URL or address), sent in the user agent", in_fingerprint=False
     )
@@ -79,16 +145,17 @@ class BuildConfig:
     def fingerprint(self, *, shards: list[tuple[str, int]], detector_id: str) -> str:
         """Digest of all that decides the output: arguments, the corpus' shard names and sizes, the weights.
 
-        ``input`` and ``detector`` enter by content, so that a moved corpus or checkpoint can still be resumed.
+        What is read from a folder enters by content, so that a moved corpus or checkpoint can still be resumed;
+        ``detector_id`` is the identity of all models and of the build to dedup against.
         """
-        by_content = {"input", "detector"}
         values = {
             f.name: getattr(self, f.name)
             for f in fields(self)
-            if f.metadata["in_fingerprint"] and f.name not in by_content
+            if f.metadata["in_fingerprint"] and f.name not in BY_CONTENT
         }
         whole = {"format": FORMAT_VERSION, "config": values, "shards": shards, "detector": detector_id}
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        """What a manifest keeps: all that decides the rows, and nothing of where and how they were made."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata["in_fingerprint"]}

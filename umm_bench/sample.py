@@ -1,15 +1,22 @@
 """Draw subjects from images.
 
 python -m umm_bench.sample --image REF.png --subject dog --prompt "a dog on a beach" --out out.png
+python -m umm_bench.sample --image A.png B.png --subject dog --save-card dog.safetensors
+python -m umm_bench.sample --card dog.safetensors --prompt "a dog in the snow"
+python -m umm_bench.sample --image REF.png --subject "<image>" --prompt "a cat in the style of <image>"
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from umm_bench.commands import quiet_libraries, run_command
 from umm_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from umm_bench.umm import Subject, UMMPipeline
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -17,56 +24,122 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m umm_bench.sample", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("--image", action="append", default=[], metavar="FILE", help="reference image; repeat with --subject")
+    add("--image", action="append", nargs="+", default=[], metavar="FILE",
+        help="reference images of one subject, averaged; repeat with --subject")  # fmt: skip
     add("--subject", action="append", default=[], metavar="WORDS",
-        help="words of the prompt that the image stands for; a style works the same way")  # fmt: skip
-    add("--prompt", required=True)
+        help="words of the prompt that the images stand for; a style works the same way")  # fmt: skip
+    add("--card", action="append", nargs="+", default=[], metavar=("FILE", "WORDS"),
+        help="a subject saved before, and its words in the prompt where they are not the card's own")  # fmt: skip
+    add("--save-card", type=Path, metavar="FILE", help="keep the subject in a file; needs no --prompt")
+    add("--prompt")
     add("--out", default="sample.png", type=Path, metavar="FILE",
         help="the image; several get -0, -1, ... (default: %(default)s)")  # fmt: skip
     add("--base", default="mini", help="Stable Diffusion: mini, a folder or a hub id (default: %(default)s)")
     add("--tiue", default="mini", help="trained TIUE: mini, a folder or a hub id (default: %(default)s)")
     add("--image-encoder", default="", help="CLIP that the TIUE was trained with (default: the base's)")
     add("--alpha", action="append", type=float, default=[],
-        help="0 text only ... 1 image only; once for all subjects or once for each (default: 0.7)")  # fmt: skip
+        help="0 text only ... 1 image only; for all subjects, or for each, cards last (default: 0.7)")  # fmt: skip
     add("--negative-prompt")
     add("--steps", type=int, default=30, help="denoising steps (default: %(default)s)")
     add("--guidance-scale", type=float, default=5.0, help="1 is off (default: %(default)s)")
+    add("--subject-scale", type=float, help="guidance by the subjects alone (default: --guidance-scale)")
+    for part in ("guidance", "subject"):
+        add(f"--{part}-interval", nargs=2, type=float, default=(0.0, 1.0), metavar=("START", "STOP"),
+            help=f"fractions of the steps at which the {part} counts (default: 0 1)")  # fmt: skip
+    add("--fast", action="store_true", help="plain Stable Diffusion's time, nearly the same image")
+    add("--init-image", type=Path, metavar="FILE", help="start from this picture")
+    add("--mask", type=Path, metavar="FILE", help="draw only where this is white")
+    add("--strength", type=float, help="0 keeps --init-image ... 1 redraws it (default: 0.8, with --mask 1)")
     add("--num-images", type=int, default=1, help="images from consecutive seeds (default: %(default)s)")
     add("--seed", type=int, default=0)
     return parser
 
 
-def sample(args: argparse.Namespace) -> None:
-    """Writes the images and prints their paths. Raises UserError for arguments that do not fit together."""
+def _check(args: argparse.Namespace) -> None:
     if len(args.image) != len(args.subject):
         raise UserError(f"{len(args.image)} --image but {len(args.subject)} --subject; give them in pairs")
-    if len(args.alpha) not in (0, 1, len(args.image)):
-        raise UserError(f"{len(args.alpha)} --alpha for {len(args.image)} subjects; give one, or one for each")
+    subjects = len(args.image) + len(args.card)
+    if len(args.alpha) not in (0, 1, subjects):
+        raise UserError(f"{len(args.alpha)} --alpha for {subjects} subjects; give one, or one for each")
+    if any(len(card) > 2 for card in args.card):
+        raise UserError("--card takes a file and its words in the prompt, in quotes if there are several")
+    if args.save_card is not None and len(args.image) != 1:
+        raise UserError(f"--save-card keeps one subject, given by --image and --subject; there are {len(args.image)}")
+    if args.prompt is None and args.save_card is None:
+        raise UserError("there is nothing to do; give a --prompt, or --save-card to keep a subject")
+    if args.prompt is not None and not args.prompt.strip():
+        raise UserError("--prompt is empty; describe the image")
     for name in ("steps", "num_images"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(args, name)}")
 
-    import torch
 
-    quiet_libraries()
-    from umm_bench.base import load_base
-    from umm_bench.umm import Subject
+def _check_length(tokenizer: Any, prompt: str) -> None:
+    tokens = len(tokenizer(prompt, verbose=False).input_ids)
+    if tokens > tokenizer.model_max_length:
+        raise UserError(
+            f"the prompt has {tokens - 2} tokens, this base reads {tokenizer.model_max_length - 2}; shorten it"
+        )
+
+
+def _subjects(args: argparse.Namespace) -> list["Subject"]:
+    """From the command line alone: an unreadable file should not wait for the models."""
+    from umm_bench.umm import Subject, load_card
     from umm_bench.umm.images import open_image
+
+    number = len(args.image)
+    alphas = args.alpha if len(args.alpha) > 1 else (args.alpha or [0.7]) * (number + len(args.card))
+    pictures = [[open_image(Path(path)) for path in paths] for paths in args.image]
+    drawn = zip(pictures, args.subject, alphas[:number], strict=True)
+    kept = zip(args.card, alphas[number:], strict=True)
+    return [Subject(images, words, alpha) for images, words, alpha in drawn] + [
+        Subject(card=load_card(path), phrase=words[0] if words else "", alpha=alpha) for (path, *words), alpha in kept
+    ]
+
+
+def _pipeline(args: argparse.Namespace) -> "UMMPipeline":
+    from umm_bench.base import load_base
+    from umm_bench.umm import UMMPipeline
     from umm_bench.umm_method import load_umm
 
-    alphas = args.alpha * len(args.image) if len(args.alpha) == 1 else args.alpha or [0.7] * len(args.image)
-    # an unreadable image should not wait for the models
-    images = [open_image(Path(path)) for path in args.image]
-    subjects = [Subject(image, words, alpha) for image, words, alpha in zip(images, args.subject, alphas, strict=True)]
-    pipe = load_umm(load_base(args.base), args.tiue if subjects else None, args.image_encoder)
+    base = load_base(args.base)
+    # cards need neither TIUE nor image encoder
+    pipe = load_umm(base, args.tiue, args.image_encoder) if args.image else UMMPipeline.from_pipe(base.pipeline())
     pipe.set_progress_bar_config(disable=not sys.stderr.isatty())
+    return pipe
+
+
+def sample(args: argparse.Namespace) -> None:
+    """Writes the card and the images and prints their paths. Raises UserError for arguments that do not fit."""
+    _check(args)
+    quiet_libraries()
+    subjects = _subjects(args)
+    pipe = _pipeline(args)
+    if args.save_card is not None:
+        pipe.make_card(args.image[0], args.subject[0]).save(args.save_card)
+        print(args.save_card)
+    if args.prompt is not None:
+        _draw(args, pipe, subjects)
+
+
+def _draw(args: argparse.Namespace, pipe: "UMMPipeline", subjects: list["Subject"]) -> None:
+    import torch
+
+    _check_length(pipe.tokenizer, args.prompt)
     pictures = pipe(
         args.prompt,
         subjects=subjects,
         num_inference_steps=args.steps,
         guidance_scale=args.guidance_scale,
+        subject_guidance_scale=args.subject_scale,
+        guidance_interval=tuple(args.guidance_interval),
+        subject_interval=tuple(args.subject_interval),
+        fast=args.fast,
         negative_prompt=args.negative_prompt,
         num_images_per_prompt=args.num_images,
+        image=args.init_image,
+        mask_image=args.mask,
+        strength=args.strength,
         generator=[torch.Generator("cpu").manual_seed(args.seed + i) for i in range(args.num_images)],
     ).images
     paths = [args.out]

@@ -1,13 +1,16 @@
-"""Train a TIUE on pairs from curation: python -m umm_bench.train --data data/pairs --output tiue."""
+"""Train a TIUE on pairs from curation: python -m umm_bench.train --data data/pairs --output tiue.
+
+On several GPUs: accelerate launch --multi_gpu -m umm_bench.train --data data/pairs --output tiue.
+"""
 
 import argparse
 import dataclasses
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 
@@ -16,16 +19,27 @@ from umm_bench.errors import UserError
 from umm_bench.progress import Tracker
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
+
     from umm_bench.umm import UMMPipeline
     from umm_bench.umm.encoded import EncodeConfig, EncodedPairs
     from umm_bench.umm.trainer import TrainConfig, TrainState
 
+T = TypeVar("T")
+
+_AT_LEAST_ONE = (
+    "steps", "batch_size", "gradient_accumulation_steps", "checkpoint_every", "views", "num_pseudo_words",
+    "hidden_dim", "validation_subjects",
+)  # fmt: skip
+
 
 def _parser() -> argparse.ArgumentParser:
+    from umm_bench.umm.augment import Augmentation
     from umm_bench.umm.encoded import EncodeConfig
     from umm_bench.umm.trainer import TrainConfig
+    from umm_bench.umm.validation import ValidationConfig
 
-    run, encode = TrainConfig(), EncodeConfig()
+    run, encode, augment, validation = TrainConfig(), EncodeConfig(), Augmentation(), ValidationConfig()
     parser = argparse.ArgumentParser(
         prog="python -m umm_bench.train",
         description=__doc__,
@@ -39,7 +53,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--cache", type=Path, help="folder for encoded pairs (default: DATA/.encoded)")
     add("--resume", action="store_true", help="go on from OUTPUT; ends at once when it is complete")
     add("--steps", type=int, default=run.steps)
-    add("--batch-size", type=int, default=run.batch_size)
+    add("--batch-size", type=int, default=run.batch_size, help="rows of one forward pass of one process")
+    add("--gradient-accumulation-steps", type=int, default=run.gradient_accumulation_steps, help="passes a step")
+    add("--gradient-checkpointing", action="store_true", help="the UNet's activations made twice: slower, less memory")
+    add("--mixed-precision", choices=("auto", "no", "bf16"), default="auto",
+        help="of the frozen models; auto is bf16 where the device multiplies it in hardware")  # fmt: skip
     add("--lr", dest="learning_rate", type=float, default=run.learning_rate)
     add("--warmup-steps", type=int, default=run.warmup_steps)
     add("--weight-decay", type=float, default=run.weight_decay)
@@ -49,59 +67,121 @@ def _parser() -> argparse.ArgumentParser:
     add("--num-pseudo-words", type=int, default=run.num_pseudo_words)
     add("--hidden-dim", type=int, default=run.hidden_dim)
     add("--depth", type=int, default=run.depth, help="hidden layers of the MLP")
-    add("--views", type=int, default=encode.views, help="augmented references a pair")
-    add("--head-rate", type=float, default=encode.head_rate, help="captions cut to the subject's noun")
     add("--seed", type=int, default=run.seed)
     add("--checkpoint-every", type=int, default=500, help="steps between checkpoints")
+
+    add = parser.add_argument_group("what is trained on").add_argument
+    add("--views", type=int, default=encode.views, help="augmented references a pair")
+    add("--head-rate", type=float, default=encode.head_rate, help="captions cut to the subject's noun")
+    add("--augment-crop", dest="jitter", type=float, default=augment.jitter,
+        help="each side moves in by up to this part; 0 is off")  # fmt: skip
+    add("--augment-flip", dest="flip", type=float, default=augment.flip, help="rate of mirror images; 0 is off")
+    add("--augment-colour", dest="colour", type=float, default=augment.colour,
+        help="brightness, contrast, saturation change by up to this part; 0 is off")  # fmt: skip
+    add("--augment-rotation", dest="rotation", type=float, default=augment.rotation, help="degrees; 0 is off")
+    add("--augment-margin", dest="margin", type=float, default=augment.margin,
+        help="up to this part of the side is plain colour; 0 is off")  # fmt: skip
+
+    add = parser.add_argument_group("what is shown").add_argument
+    add("--report-to", choices=("tensorboard", "wandb"), help="tracker of loss, learning rate and validation images")
+    add("--validation-steps", type=int, default=0, help="steps between grids in OUTPUT/validation; 0 makes none")
+    add("--validation-prompt", action="append", metavar="TEMPLATE",
+        help=f"with {{subject}}; may be given several times (default: {validation.prompts})")  # fmt: skip
+    add("--validation-subjects", type=int, default=validation.subjects, help="references shown, from the data")
     return parser
 
 
-def _encode(pipe: "UMMPipeline", data: Path, cache: Path, config: "EncodeConfig") -> "EncodedPairs":
+def _from(kind: type[T], args: argparse.Namespace, **more: Any) -> T:
+    """The settings of `args` that `kind`, a dataclass, has a field for."""
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: value for name, value in vars(args).items() if name in names} | more)
+
+
+def choose_precision(asked: str, device_type: str) -> str:
+    """The precision of the frozen models, "no" or "bf16"; `asked` may be "auto"."""
+    import torch
+
+    if device_type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        # with AMX a step of the mini base takes 0.65 of float32's time; AVX512-BF16 alone gains little
+        fast = device_type == "cpu" and torch.cpu._is_amx_tile_supported()
+    return asked if asked != "auto" else "bf16" if fast else "no"
+
+
+def _encode(
+    pipe: "UMMPipeline", data: Path, cache: Path, config: "EncodeConfig", accelerator: "Accelerator"
+) -> "EncodedPairs":
+    from accelerate.utils import gather_object
+
     from umm_bench.umm.encoded import EncodedPairs, encode_pairs
     from umm_bench.umm.pairs import count_pairs, read_pairs
 
-    chunks, done = [], 0
-    with Tracker(Console(), "encoding pairs", count_pairs(data)) as tracker:
-        for chunk in encode_pairs(pipe, read_pairs(data), cache, config):
+    chunks, done, part, parts = [], 0, accelerator.process_index, accelerator.num_processes
+    total = count_pairs(data)
+    with Tracker(_console(accelerator), "encoding pairs", total) as tracker:
+        for chunk in encode_pairs(pipe, read_pairs(data), cache, config, part, parts):
             chunks.append(chunk)
-            done += chunk.pairs + chunk.skipped.total()
-            tracker.update(done)
+            done += (chunk.pairs + chunk.skipped.total()) * parts
+            tracker.update(min(done, total))
+    chunks = sorted(gather_object(chunks), key=lambda chunk: chunk.number)
     pairs = EncodedPairs(chunks)
     reused = sum(chunk.pairs for chunk in chunks if chunk.reused)
     skipped = "".join(f", {count} skipped ({reason})" for reason, count in pairs.skipped.items())
-    print(f"{len(pairs)} pairs, {reused} of them encoded before{skipped}")
+    accelerator.print(f"{len(pairs)} pairs, {reused} of them encoded before{skipped}")
     return pairs
 
 
-def _train(
-    pipe: "UMMPipeline",
-    pairs: "EncodedPairs",
-    config: "TrainConfig",
-    state: "TrainState",
-    output: Path,
-    checkpoint_every: int,
-) -> None:
-    from umm_bench.umm.trainer import save_state, train
+def _console(accelerator: "Accelerator") -> Console:
+    return Console(quiet=not accelerator.is_main_process)
 
+
+def _train(
+    states: Iterator["TrainState"],
+    config: "TrainConfig",
+    accelerator: "Accelerator",
+    save: Callable[["TrainState"], None],
+    show: Callable[["TrainState"], None],
+    args: argparse.Namespace,
+) -> None:
     smoothed = None
-    with Tracker(Console(), "training", config.steps) as tracker, _ctrl_c_noted() as interrupted:
-        for _ in train(pipe, pairs, config, state):
+    alone = accelerator.num_processes == 1
+    with Tracker(_console(accelerator), "training", config.steps) as tracker, _ctrl_c_noted(alone) as interrupted:
+        for state in states:
             smoothed = state.loss if smoothed is None else 0.98 * smoothed + 0.02 * state.loss
             tracker.update(state.step, f"loss {smoothed:.4f}")
-            if interrupted or state.step % checkpoint_every == 0 or state.step == config.steps:
-                save_state(output, state, config, pairs.digest)
-            if interrupted:
-                print(f"stopped after step {state.step}, go on with --resume; ", end="", file=sys.stderr)
+            rate = config.learning_rate_at(state.step - 1)
+            accelerator.log({"loss": state.loss, "grad_norm": state.grad_norm, "learning_rate": rate}, step=state.step)
+            stop = _anywhere(bool(interrupted), accelerator)
+            last = state.step == config.steps
+            if accelerator.is_main_process:
+                if stop or last or state.step % args.checkpoint_every == 0:
+                    save(state)
+                if not stop and args.validation_steps and (last or state.step % args.validation_steps == 0):
+                    show(state)
+            if stop:
+                if accelerator.is_main_process:
+                    print(f"stopped after step {state.step}, go on with --resume; ", end="", file=sys.stderr)
                 raise KeyboardInterrupt
 
 
+def _anywhere(flag: bool, accelerator: "Accelerator") -> bool:
+    """Whether any process says so: all must leave the loop at the same step, or the others wait for ever."""
+    if accelerator.num_processes == 1:
+        return flag
+    import torch
+
+    return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum") > 0)
+
+
 @contextmanager
-def _ctrl_c_noted() -> Iterator[list[int]]:
-    # an exception amid optimizer.step() would leave half of a step in the checkpoint
+def _ctrl_c_noted(second_ends: bool) -> Iterator[list[int]]:
+    # An exception amid optimizer.step() would leave half of a step in the checkpoint. Started by a launcher, a process
+    # gets one signal from the terminal and another from the launcher, so there a second means no more than the first.
     noted: list[int] = []
 
     def note(number: int, frame: object) -> None:
-        if noted:
+        if noted and second_ends:
             raise KeyboardInterrupt
         noted.append(number)
 
@@ -112,30 +192,83 @@ def _ctrl_c_noted() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
+def _accelerator(args: argparse.Namespace) -> "Accelerator":
+    """Processes, device and tracker. UserError for a tracker that is not installed."""
+    from accelerate import Accelerator
+    from accelerate.utils import is_tensorboard_available, is_wandb_available
+
+    from umm_bench.base import pick_device
+
+    available = {"tensorboard": is_tensorboard_available, "wandb": is_wandb_available}
+    if args.report_to and not available[args.report_to]():
+        raise UserError(f"--report-to {args.report_to} needs its package: pip install {args.report_to}")
+    # told nothing, accelerate takes several processes without a GPU for as many runs of one
+    return Accelerator(cpu=pick_device() == "cpu", log_with=args.report_to, project_dir=str(args.output))
+
+
+def _shower(
+    pipe: "UMMPipeline", accelerator: "Accelerator", args: argparse.Namespace
+) -> Callable[["TrainState"], None]:
+    """Writes the validation grid of a state to the output folder and the tracker."""
+    import numpy as np
+
+    from umm_bench.umm.pairs import read_pairs
+    from umm_bench.umm.trainer import release_encoders
+    from umm_bench.umm.validation import ValidationConfig, choose_references, validation_grid
+
+    config = ValidationConfig(subjects=args.validation_subjects)
+    if args.validation_prompt:
+        config = dataclasses.replace(config, prompts=tuple(args.validation_prompt))
+    references = choose_references(read_pairs(args.data), config.subjects) if args.validation_steps else []
+
+    def show(state: "TrainState") -> None:
+        grid = validation_grid(pipe, state.ema, references, config)
+        release_encoders(pipe, for_good=False)
+        folder = args.output / "validation"
+        folder.mkdir(parents=True, exist_ok=True)
+        grid.save(folder / f"step-{state.step:06d}.png")
+        for tracker in accelerator.trackers:
+            layout = {"dataformats": "NHWC"} if tracker.name == "tensorboard" else {}
+            tracker.log_images({"validation": np.asarray(grid)[None]}, step=state.step, **layout)
+
+    return show
+
+
 def command(args: argparse.Namespace) -> None:
     """Encodes the pairs, trains, and leaves the TIUE in `args.output`. UserError for unusable arguments."""
     from umm_bench.base import load_base
+    from umm_bench.umm.augment import Augmentation
+    from umm_bench.umm.checkpoint import STATE_FILE, load_state, run_identity, save_state
     from umm_bench.umm.encoded import EncodeConfig
-    from umm_bench.umm.trainer import STATE_FILE, TrainConfig, initial_state, load_state
+    from umm_bench.umm.trainer import TrainConfig, initial_state, release_encoders, train
     from umm_bench.umm_method import load_umm
 
-    settings = vars(args)
-    config = TrainConfig(**{field.name: settings[field.name] for field in dataclasses.fields(TrainConfig)
-                            if field.name in settings})  # fmt: skip
-    for name in ("steps", "batch_size", "checkpoint_every", "views", "num_pseudo_words", "hidden_dim"):
-        if settings[name] < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {settings[name]}")
+    for name in _AT_LEAST_ONE:
+        if vars(args)[name] < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {vars(args)[name]}")
     if (args.output / STATE_FILE).exists() and not args.resume:
         raise UserError(f"{args.output} holds a training run; pass --resume to go on, or another --output")
-    pipe = load_umm(load_base(args.base), None, args.image_encoder)
-    encode = EncodeConfig(views=args.views, head_rate=args.head_rate)
-    pairs = _encode(pipe, args.data, args.cache or args.data / ".encoded", encode)
-    if args.resume and (args.output / STATE_FILE).exists():
-        state = load_state(args.output, pipe, config, pairs.digest)
-    else:
-        state = initial_state(pipe, config)
-    _train(pipe, pairs, config, state, args.output, args.checkpoint_every)
-    print(f"{args.output}: TIUE after {state.step} steps; use it with `--tiue {args.output}`")
+    accelerator = _accelerator(args)
+    config = _from(TrainConfig, args, mixed_precision=choose_precision(args.mixed_precision, accelerator.device.type))
+    encode = _from(EncodeConfig, args, augmentation=_from(Augmentation, args))
+    pipe = load_umm(load_base(args.base), None, args.image_encoder).to(accelerator.device)
+    if args.gradient_checkpointing:
+        pipe.unet.enable_gradient_checkpointing()
+    show = _shower(pipe, accelerator, args)
+    pairs = _encode(pipe, args.data, args.cache or args.data / ".encoded", encode, accelerator)
+    identity = run_identity(pipe, pairs, config.rows_per_step(accelerator.num_processes))
+    resuming = args.resume and (args.output / STATE_FILE).exists()
+    state = load_state(args.output, pipe, config, identity) if resuming else initial_state(pipe, config)
+    release_encoders(pipe, for_good=not args.validation_steps)
+    if args.report_to:
+        settings = dataclasses.asdict(config) | dataclasses.asdict(encode.augmentation) | {"base": args.base}
+        accelerator.init_trackers("logs", config=settings)
+    try:
+        states = train(pipe, pairs, config, state, accelerator)
+        _train(states, config, accelerator, lambda now: save_state(args.output, now, config, identity), show, args)
+    finally:
+        accelerator.end_training()
+    accelerator.print(f"{args.output}: TIUE after {state.step} steps; use it with `--tiue {args.output}`")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -97,10 +97,10 @@ class UMM:
 
         if self._pipe is None:
             self._pipe = load_umm(self.base, self.config.tiue, self.config.image_encoder)
-        embeds = self._pipe.embed_images(subject.references[: self.config.references]).mean(dim=0)
+        references = subject.references[: self.config.references]
         return self._pipe(
             prompt.text(subject.class_noun),
-            subjects=[umm.Subject(phrase=subject.class_noun, embeds=embeds)],
+            subjects=[umm.Subject(references, subject.class_noun)],
             alpha=self.config.alpha,
             num_inference_steps=self.generation.num_inference_steps,
             guidance_scale=self.generation.guidance_scale,

@@ -1,5 +1,5 @@
 """Where in an image a phrase's object is: ``(images, phrases) -> boxes with scores per phrase``."""
 
-from curation.grounding.base import Grounder, detector_id, load_grounder
+from curation.grounding.base import Grounder, detector_id, load_grounder, with_threshold
 
-__all__ = ["Grounder", "detector_id", "load_grounder"]
+__all__ = ["Grounder", "detector_id", "load_grounder", "with_threshold"]

@@ -18,6 +18,7 @@ from PIL import Image
 
 from curation.config import BuildConfig
 from curation.errors import UserError
+from curation.grounding.base import with_threshold
 from curation.grounding.prompts import Prompt, make_prompts
 from curation.records import Box
 
@@ -66,7 +67,7 @@ class TransformersGrounder:
         except (OSError, ValueError, KeyError) as error:
             first_line = (str(error).splitlines() or [repr(error)])[0]
             raise UserError(f"--detector {detector} cannot be loaded: {first_line}") from error
-        return cls(model.to(pick_device(config.device)), processor, config)
+        return cls(model.to(pick_device(config.device)), processor, with_threshold(config, detector))
 
     def ground(self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]]) -> list[list[list[Box]]]:
         result: list[list[list[Box]]] = [[[] for _ in row] for row in phrases]
@@ -80,13 +81,14 @@ class TransformersGrounder:
                 job = Job(row, prompt, pixels_1CHW[0])
                 buckets[job.padded_size].append(job)
         for jobs in buckets.values():
+            jobs.sort(key=lambda job: len(job.prompt.text))  # little text is padded then
             start = 0
             while start < len(jobs):
                 batch = jobs[start : start + self._batch_size]
                 try:
                     found = self._detect(batch)
-                except torch.OutOfMemoryError:
-                    if len(batch) == 1:
+                except RuntimeError as error:  # on a GPU torch.OutOfMemoryError, which is one
+                    if not is_out_of_memory(error) or len(batch) == 1:
                         raise
                     self._batch_size = len(batch) // 2
                     torch.cuda.empty_cache()
@@ -129,12 +131,18 @@ class TransformersGrounder:
             return []
         scores_Q = scores_QS.amax(dim=1) if self._config.phrase_score == "max" else scores_QS.mean(dim=1)
         order = scores_Q.argsort(descending=True, stable=True)[:MAX_BOXES]
-        order = order[scores_Q[order] >= self._config.box_threshold]
+        order = order[scores_Q[order] >= (self._config.box_threshold or 0.0)]
         boxes = []
         for score, (x, y, w, h) in zip(scores_Q[order].tolist(), boxes_Q4[order].tolist(), strict=True):
             x0, y0, x1, y1 = (min(max(v, 0.0), 1.0) for v in (x - w / 2, y - h / 2, x + w / 2, y + h / 2))
             boxes.append(Box(x0, y0, x1, y1, score))
         return boxes
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Also the allocator of the CPU, whose error has no class of its own."""
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
 def pick_device(name: str) -> str:

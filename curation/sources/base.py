@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import entry_points
+from itertools import islice
 from typing import Protocol
 
 from curation.config import BuildConfig
@@ -24,13 +26,39 @@ class Shard(Protocol):
         """Of the file, in bytes: a sign that the content is another."""
         ...
 
-    def read(self) -> Iterator[Sample | BadRow]:
-        """The rows in order. Bad rows are yielded, never raised."""
+    @property
+    def rows(self) -> int | None:
+        """How many rows `read` gives, where that is known before reading."""
         ...
 
-    def count(self) -> int:
-        """How many rows `read` gives, without decoding any."""
+    def read(self) -> Iterator[Sample | BadRow]:
+        """The rows in order, with the same keys every time. Bad rows are yielded, never raised.
+
+        Raises:
+            UserError: the disk or the network failed; nothing is lost, as the shard is not done.
+        """
         ...
+
+    def count(self, at_most: int) -> int:
+        """``min(at_most, rows)``, without decoding any; for ``--limit``."""
+        ...
+
+
+@dataclass(frozen=True)
+class BrokenShard:
+    """A file of which nothing can be read."""
+
+    name: str
+    size: int
+    reason: str
+    detail: str
+    rows: int = 1
+
+    def read(self) -> Iterator[Sample | BadRow]:
+        yield BadRow(self.name, self.reason, self.detail)
+
+    def count(self, at_most: int) -> int:
+        return min(at_most, 1)
 
 
 class Source(Protocol):
@@ -45,9 +73,22 @@ class Source(Protocol):
         ...
 
 
+def count_by_reading(rows: Iterator[Sample | BadRow], at_most: int) -> int:
+    """`Shard.count` for those who have no shorter way."""
+    return sum(1 for _ in islice(rows, at_most))
+
+
 def open_source(config: BuildConfig, input: str) -> Source:
-    """The source that ``config.source`` names, on ``input``."""
+    """The source that ``config.source`` names, on ``input``.
+
+    Raises:
+        UserError: no such source, or the package that offers it does not load.
+    """
     known = {entry.name: entry for entry in entry_points(group="curation.sources")}
     if config.source not in known:
         raise UserError(f"no source {config.source!r}; known: {', '.join(sorted(known))}")
-    return known[config.source].load()(input, config)
+    try:
+        source = known[config.source].load()
+    except (ImportError, AttributeError) as error:
+        raise UserError(f"source {config.source!r} ({known[config.source].value}) does not load: {error}") from error
+    return source(input, config)

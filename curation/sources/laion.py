@@ -1,63 +1,47 @@
-"""LAION in either form: image shards that img2dataset downloaded (tar), or the URL lists (parquet, csv)."""
+"""LAION in every form: URL lists (parquet, csv, hub datasets) and img2dataset output (tar, parquet, files)."""
 
 from __future__ import annotations
 
-import glob
+import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from curation.config import BuildConfig
 from curation.errors import UserError
 from curation.sources.base import Shard
-from curation.sources.url_list import LIST_SUFFIXES, url_list_shards
+from curation.sources.files import exists, find_files
+from curation.sources.image_files import files_shards, is_image
+from curation.sources.tables import SUFFIXES
+from curation.sources.url_list import list_shards
 from curation.sources.webdataset import TarShard
+
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 class LaionSource:
-    """``input`` is a folder, a file, or a glob. A folder with tars is img2dataset output: its parquet files
-    are then the tars' own metadata, not URL lists."""
+    """``input`` is a folder, a file, a glob, an fsspec URL of one of these, or a hub dataset's name.
+
+    A folder with tars or images is img2dataset output: its parquet files are then their metadata, not lists.
+    """
 
     def __init__(self, input: str, config: BuildConfig) -> None:
         self._input = input
         self._config = config
 
     def shards(self) -> Sequence[Shard]:
-        root, files = find_files(self._input)
-        tars = [file for file in files if file.suffix == ".tar"]
-        lists = [file for file in files if file.name.endswith(LIST_SUFFIXES)]
+        if HUB_NAME.fullmatch(self._input) and not exists(self._input):
+            from curation.sources.hf import HfSource
+
+            return HfSource(self._input, self._config).shards()
+        files = find_files(self._input)
+        tars = [file for file in files if file.name.endswith(".tar")]
         if tars:
-            return [
-                TarShard(
-                    path=str(file),
-                    name=str(file.relative_to(root)),
-                    size=file.stat().st_size,
-                    max_image_bytes=self._config.max_image_bytes,
-                )
-                for file in tars
-            ]
+            return [TarShard(file.url, file.name, file.size, self._config.max_image_bytes) for file in tars]
+        if any(is_image(file) for file in files):
+            return files_shards(files, self._config)
+        lists = [file for file in files if file.name.endswith(SUFFIXES)]
         if lists:
-            return [
-                shard
-                for file in lists
-                for shard in url_list_shards(file, str(file.relative_to(root)), self._config.rows_per_shard)
-            ]
+            return list_shards(lists, self._config)
         raise UserError(
-            f"--input {self._input}: found no .tar, .parquet or .csv; "
-            "name a folder or glob of img2dataset shards, or LAION's URL lists"
+            f"--input {self._input}: found no .tar, no images and no list ({', '.join(SUFFIXES)}); "
+            "name a folder or glob of img2dataset output, or LAION's URL lists"
         )
-
-
-def find_files(input: str) -> tuple[Path, list[Path]]:
-    """The root that shard names are relative to, and the files in a fixed order."""
-    path = Path(input)
-    if path.is_dir():
-        return path, sorted(file for file in path.iterdir() if file.is_file())
-    if path.is_file():
-        return path.parent, [path]
-    files = sorted(Path(name) for name in glob.glob(input, recursive=True) if Path(name).is_file())
-    if not files:
-        raise UserError(f"--input {input}: no such file or folder")
-    fixed = [part for part in Path(input).parts]
-    while fixed and any(glob.has_magic(part) for part in fixed):
-        fixed.pop()
-    return Path(*fixed) if fixed else Path(), files

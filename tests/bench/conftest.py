@@ -1,9 +1,9 @@
 import contextlib
 from pathlib import Path
 
-import bench_fakes as fakes
 import pytest
 
+from tests.bench import bench_fakes as fakes
 from umm_bench import run
 from umm_bench.base import Base
 

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import bench_fakes as fakes
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.bench import bench_fakes as fakes
 from umm_bench.base import load_base
 from umm_bench.configs import build_config
 from umm_bench.errors import UserError

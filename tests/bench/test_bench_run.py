@@ -7,7 +7,8 @@ from pathlib import Path
 
 import duckdb
 import pytest
-from bench_fakes import Painter, arguments
+
+from tests.bench.bench_fakes import Painter, arguments
 
 ROWS = "select sample_key, metric, protocol, value, explanation from scores order by all"
 
@@ -161,8 +162,8 @@ def test_a_finished_run_imports_no_torch(bench, world, tmp_path):
     words = arguments(world, tmp_path / "reports", "--methods", "painter")
     code = f"""
 import contextlib, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-import bench_fakes as fakes
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from tests.bench import bench_fakes as fakes
 from umm_bench import run
 run._render = lambda *arguments: "page"
 with contextlib.ExitStack() as stack:

@@ -102,20 +102,10 @@ def extractor() -> PhraseExtractor:
     return PhraseExtractor(BuildConfig())
 
 
-@pytest.fixture(scope="session")
-def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A complete checkpoint folder. BERT's ids of [CLS], [SEP], "." and "?" are built into the model."""
-    import torch
+def tiny_tokenizer() -> Any:
+    """BERT's way of cutting words, down to letters. Its ids of [CLS], [SEP], "." and "?" are built into the model."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import (
-        BertConfig,
-        GroundingDinoConfig,
-        GroundingDinoForObjectDetection,
-        GroundingDinoProcessor,
-        PreTrainedTokenizerFast,
-        ResNetConfig,
-    )
-    from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
+    from transformers import PreTrainedTokenizerFast
 
     vocabulary = {"[PAD]": 0, "[UNK]": 100, "[CLS]": 101, "[SEP]": 102, ".": 1012, "?": 1029}
     letters = [*"abcdefghijklmnopqrstuvwxyz0123456789"]
@@ -127,9 +117,25 @@ def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     core.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 101), ("[SEP]", 102)]
     )
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=core, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]"
     )
+
+
+@pytest.fixture(scope="session")
+def tiny_detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A complete checkpoint folder."""
+    import torch
+    from transformers import (
+        BertConfig,
+        GroundingDinoConfig,
+        GroundingDinoForObjectDetection,
+        GroundingDinoProcessor,
+        ResNetConfig,
+    )
+    from transformers.models.grounding_dino.image_processing_pil_grounding_dino import GroundingDinoImageProcessorPil
+
+    tokenizer = tiny_tokenizer()
     torch.manual_seed(0)
     text = BertConfig(vocab_size=1100, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
     vision = ResNetConfig(

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from conftest import EveryPhraseGrounder, encoded, picture, row, write_tar
 from PIL import Image
 
 from curation import BuildConfig, UserError, build_pairs, make_plan, run
 from curation.build import main
+from tests.curation.conftest import EveryPhraseGrounder, encoded, picture, row, write_tar
 
 
 def config(corpus: Path, output: Path, **changes) -> BuildConfig:

@@ -1,12 +1,18 @@
 from __future__ import annotations
 
+import json
+import time
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from curation import build_pairs
 from curation.captions import clean_caption
 from curation.config import BuildConfig
 from curation.errors import Rejected
+from tests.curation.conftest import row, write_tar
 
 CONFIG = BuildConfig()
 REAL = Path(__file__).parents[3] / "shared" / "data" / "laion" / "laion400m-10k.parquet"
@@ -50,6 +56,51 @@ def test_hopeless_captions_have_a_reason(caption: str, reason: str):
     with pytest.raises(Rejected) as rejection:
         clean_caption(caption, CONFIG)
     assert rejection.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    "piece", ["x", "<script>", "<a", "a@", "\u0301", "&lt;", "\u202e", "$1,", "www.", "\x00", "ثعلب "]
+)
+def test_a_caption_of_a_megabyte_is_refused_at_once(piece: str):
+    with pytest.raises(Rejected, match="caption_too_long"):
+        clean_caption(piece * (1_000_000 // len(piece)), CONFIG)
+
+
+@pytest.mark.parametrize(
+    "piece", ["<script>", "<a", "a@", "@", "\u0301", "&lt;", "&#x", "$1,", "www.", "a-", "1 ", "a.jpg"]
+)
+def test_no_caption_that_is_read_takes_long(piece: str):
+    """A regular expression that backtracks would take minutes."""
+    start = time.perf_counter()
+    with suppress(Rejected):
+        clean_caption(piece * (CONFIG.max_caption_chars // len(piece)), CONFIG)
+    assert time.perf_counter() - start < 2
+
+
+HOSTILE = {
+    "of a megabyte": ("x" * 1_000_000, "caption_too_long"),
+    "control characters": ("\x00\x01\x1b[31m\x7f", "caption_too_short"),
+    "right to left": ("\u202eثعلب أحمر في الثلج", "caption_not_english"),
+    "script": ("<script>alert(1)</script>", "caption_empty"),
+    "half a surrogate pair": ("a red fox \ud83e on snow", "row_not_utf8"),
+    "noncharacters": ("\uffff\ufdd0\U0010ffff", "caption_empty"),
+    "not UTF-8": (b"a caf\xe9 in Paris", "row_not_utf8"),
+}
+
+
+def test_hostile_captions_are_counted_reasons_of_a_build(tmp_path: Path, grounder):
+    rows = [row(0)]
+    for index, (text, _) in enumerate(HOSTILE.values(), start=1):
+        plain = isinstance(text, bytes)
+        rows.append(
+            row(index, txt=text if plain else b"", json=json.dumps({} if plain else {"caption": text}).encode())
+        )
+    write_tar(tmp_path / "in" / "00000.tar", rows)
+    tally = build_pairs(BuildConfig(input=str(tmp_path / "in"), output=str(tmp_path / "out")), grounder).tally
+    assert tally.row_reasons == Counter(reason for _, reason in HOSTILE.values())
+    assert tally.rows_kept == 1 and tally.rows_read == 1 + len(HOSTILE)
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "<script>alert(1)" not in report
 
 
 @pytest.mark.skipif(not REAL.is_file(), reason=f"no real captions at ../shared/data/laion/{REAL.name}")

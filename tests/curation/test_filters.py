@@ -4,7 +4,6 @@ import io
 
 import numpy as np
 import pytest
-from conftest import encoded, picture
 from PIL import Image
 
 from curation.config import BuildConfig
@@ -13,6 +12,7 @@ from curation.errors import Rejected
 from curation.filters import check_scores, choose_boxes
 from curation.images import decode
 from curation.records import Box, Sample
+from tests.curation.conftest import encoded, picture
 
 CONFIG = BuildConfig()
 GOOD = encoded(picture(1))
@@ -63,6 +63,7 @@ def test_odd_but_good_images_become_rgb():
         ({"punsafe": 0.6}, "unsafe_score"),
         ({"pwatermark": 0.9}, "watermark_score"),
         ({"similarity": -0.1}, "low_similarity"),
+        ({"aesthetic": -0.1}, "low_aesthetic"),
         ({"nsfw": "UNLIKELY", "punsafe": 0.4, "pwatermark": 0.7, "similarity": 0.3}, None),
         ({}, None),
     ],
@@ -93,6 +94,12 @@ def test_area_rules_come_before_suppression():
     assert reasons([[scene]]) == ["box_whole_image"]
     assert reasons([[Box(0.1, 0.1, 0.15, 0.15, 0.9)]]) == ["box_too_small"]
     assert reasons([[Box(0.1, 0.1, 0.9, 0.2, 0.9)]]) == ["crop_too_small"]
+
+
+def test_long_thin_boxes_are_no_subjects():
+    long = Box(0.0, 0.4, 1.0, 0.45, 0.9)
+    outcome = choose_boxes([[long]], 400, 400, CONFIG)
+    assert isinstance(outcome[0], Rejected) and outcome[0].reason == "box_too_long"
 
 
 def test_too_many_instances_are_ambiguous():

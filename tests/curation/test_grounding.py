@@ -3,12 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import picture
 
 from curation.config import BuildConfig
 from curation.errors import UserError
 from curation.grounding import detector_id, load_grounder
 from curation.grounding.prompts import make_prompts
+from tests.curation.conftest import picture
 
 # Random weights score everything: a low threshold keeps many boxes to compare.
 CONFIG = BuildConfig(device="cpu", box_threshold=0.0, batch_size=4)
@@ -98,3 +98,50 @@ def test_identity_of_a_checkpoint_is_its_content(tiny_detector: Path, tmp_path: 
 def test_no_checkpoint_there(tmp_path: Path):
     with pytest.raises(UserError, match=r"config\.json"):
         load_grounder(CONFIG, str(tmp_path))
+
+
+class SmallMemory:
+    """A model that cannot hold more than some images at a time."""
+
+    def __init__(self, model, most: int, error: Exception) -> None:
+        self._model, self._most, self._error = model, most, error
+        self.batches: list[int] = []
+
+    def __getattr__(self, name: str):
+        return getattr(self._model, name)
+
+    def __call__(self, **inputs):
+        self.batches.append(len(inputs["pixel_values"]))
+        if self.batches[-1] > self._most:
+            raise self._error
+        return self._model(**inputs)
+
+
+@pytest.mark.parametrize("kind", ["gpu", "cpu", "worker"])
+def test_out_of_memory_halves_the_batch_and_goes_on(grounder, kind: str, monkeypatch):
+    import torch
+
+    images, phrases = [picture(i) for i in range(8)], [["a fox", "a dog"]] * 8
+    expected = flat(grounder.ground(images, phrases))
+    error = {
+        "gpu": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
+        "cpu": RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+        "worker": RuntimeError("groundingdino-py: RuntimeError: CUDA out of memory"),
+    }[kind]
+    model = SmallMemory(grounder._model, 2, error)
+    monkeypatch.setattr(grounder, "_model", model)
+    monkeypatch.setattr(grounder, "_batch_size", 8)
+    found = flat(grounder.ground(images, phrases))
+    assert model.batches == [8, 4, 2, 2, 2, 2]  # and it stays small
+    for row, other in zip(found, expected, strict=True):
+        for box, same in zip(row, other, strict=True):
+            assert box == pytest.approx(same, abs=1e-5)
+
+
+def test_other_errors_and_one_image_too_many_are_raised(grounder, monkeypatch):
+    monkeypatch.setattr(grounder, "_model", SmallMemory(grounder._model, 0, RuntimeError("shapes do not fit")))
+    with pytest.raises(RuntimeError, match="shapes"):
+        grounder.ground([picture(1), picture(2)], [["a fox"]] * 2)
+    monkeypatch.setattr(grounder, "_model", SmallMemory(grounder._model, 0, RuntimeError("out of memory")))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        grounder.ground([picture(1), picture(2)], [["a fox"]] * 2)

@@ -79,3 +79,15 @@ def pairs_folder(tmp_path: Path) -> Callable[..., Path]:
         return write_pairs(tmp_path / "pairs", good if rows is None else rows)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory, tiny_sd: Any, tiny_image_encoder: Any) -> Path:
+    """A Stable Diffusion folder with its image encoder inside, and a TIUE beside it."""
+    folder = tmp_path_factory.mktemp("models")
+    tiny_sd.save_pretrained(folder / "sd")
+    for part in tiny_image_encoder:
+        part.save_pretrained(folder / "sd" / "image_encoder")
+    make_tiue().save_pretrained(folder / "tiue")
+    make_tiue(text_dim=768).save_pretrained(folder / "wide")
+    return folder

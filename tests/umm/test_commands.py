@@ -1,31 +1,15 @@
 """The commands, on a tiny base saved in a folder."""
 
-import os
-import signal
-
 import pytest
 import torch
 from PIL import Image
 
-from tests.umm.conftest import make_tiue, picture
-from umm_bench import sample, train
+from tests.umm.conftest import picture
+from umm_bench import sample
 from umm_bench.base import load_base
 from umm_bench.methods import Generation, Prompt, Subject
-from umm_bench.umm import trainer
-from umm_bench.umm.trainer import STATE_FILE
+from umm_bench.umm import SubjectCard
 from umm_bench.umm_method import UMM, UMMConfig
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory, tiny_sd, tiny_image_encoder):
-    """A Stable Diffusion folder with its image encoder inside, and a TIUE beside it."""
-    folder = tmp_path_factory.mktemp("models")
-    tiny_sd.save_pretrained(folder / "sd")
-    for part in tiny_image_encoder:
-        part.save_pretrained(folder / "sd" / "image_encoder")
-    make_tiue().save_pretrained(folder / "tiue")
-    make_tiue(text_dim=768).save_pretrained(folder / "wide")
-    return folder
 
 
 @pytest.fixture
@@ -65,6 +49,47 @@ def test_sample_with_two_subjects_and_several_images(base, reference, tmp_path):
     assert (tmp_path / "o-0.png").exists() and (tmp_path / "o-1.png").exists()
 
 
+def test_a_card_is_kept_and_used_without_pictures_and_tiue(base, reference, tmp_path, capsys):
+    card, out = tmp_path / "dog.safetensors", tmp_path / "out.png"
+    pair = ["--image", reference, reference, "--subject", "dog"]
+    assert run_sample(base, *pair, "--save-card", card) == 0
+    assert capsys.readouterr().out.strip() == str(card)
+    prompt = ["--prompt", "a small dog on snow", "--tiue", base / "nowhere"]
+    assert run_sample(base, "--card", card, *prompt, "--out", out) == 0
+    assert run_sample(base, *pair, "--prompt", "a small dog on snow", "--out", tmp_path / "pictures.png") == 0
+    assert out.read_bytes() == (tmp_path / "pictures.png").read_bytes()
+    both = ["--image", reference, "--subject", "fox", "--card", card, "cat", "--alpha", 0.5, "--alpha", 1]
+    assert run_sample(base, *both, "--prompt", "a fox and a cat", "--out", out) == 0
+    assert out.read_bytes() != (tmp_path / "pictures.png").read_bytes()
+
+
+def test_sample_from_a_picture_with_intervals(base, reference, tmp_path):
+    settings = ["--image", reference, "--subject", "dog", "--prompt", "a dog", "--init-image", reference, "--fast",
+                "--strength", 1, "--subject-interval", 0, 0.5, "--subject-scale", 3]  # fmt: skip
+    assert run_sample(base, *settings, "--out", tmp_path / "o.png") == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "nothing to do"),
+        (["--prompt", " "], "--prompt is empty"),
+        (["--prompt", "on snow " * 12], "24 tokens, this base reads 22"),
+        (["--save-card", "x"], "there are 0"),
+        (["--prompt", "a dog", "--card", "missing"], "no subject card at missing"),
+        (["--prompt", "a dog", "--card", __file__], "no safetensors file"),
+        (["--prompt", "a dog", "--card", "WIDE"], "made for a base of width 768, this base has 32"),
+        (["--prompt", "a dog", "--strength", "0.5"], "need an image"),
+        (["--prompt", "a dog", "--subject-interval", "0.9", "0.1"], "interval 0.9..0.1"),
+    ],
+)
+def test_bad_arguments_are_one_line(base, tmp_path, capsys, arguments, message):
+    SubjectCard(torch.zeros(1, 768), "dog").save(tmp_path / "wide")
+    assert run_sample(base, *(str(tmp_path / "wide") if word == "WIDE" else word for word in arguments)) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and message in error
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -90,51 +115,6 @@ def test_sample_errors_are_one_line(base, reference, capsys, monkeypatch, tmp_pa
     assert sample.main([part.replace("WIDE", str(base / "wide")) for part in arguments]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: ") and message in error
-
-
-def run_train(base, folder, output, *arguments):
-    small = ["--batch-size", 2, "--hidden-dim", 8, "--views", 1, "--base", base / "sd"]
-    return train.main(list(map(str, ["--data", folder, "--output", output, *small, *arguments])))
-
-
-def test_train_resume_and_sample(base, pairs_folder, tmp_path, reference, capsys):
-    folder, output, through = pairs_folder(), tmp_path / "tiue", tmp_path / "through"
-    assert run_train(base, folder, output, "--steps", 2) == 0
-    assert "6 pairs, 0 of them encoded before" in capsys.readouterr().out
-    assert run_train(base, folder, output, "--steps", 4) == 2
-    assert "pass --resume" in capsys.readouterr().err
-    assert run_train(base, folder, output, "--steps", 4, "--resume") == 0
-    assert "6 pairs, 6 of them encoded before" in capsys.readouterr().out
-    assert run_train(base, folder, through, "--steps", 4) == 0
-    for name in ("diffusion_pytorch_model.safetensors", STATE_FILE):
-        assert (output / name).exists()
-    weights = "diffusion_pytorch_model.safetensors"
-    assert (output / weights).read_bytes() == (through / weights).read_bytes()
-    arguments = ["--image", reference, "--subject", "dog", "--prompt", "a dog", "--tiue", output]
-    assert run_sample(base, *arguments, "--out", tmp_path / "out.png") == 0
-
-
-def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(base, pairs_folder, tmp_path, monkeypatch, capsys):
-    original = trainer._loss
-
-    def interrupted(pipe, pairs, schedule, config, state):
-        if state.step == 1:
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(pipe, pairs, schedule, config, state)
-
-    monkeypatch.setattr(trainer, "_loss", interrupted)
-    folder = pairs_folder()
-    assert run_train(base, folder, tmp_path / "tiue", "--steps", 5) == 130
-    assert "stopped after step 2" in capsys.readouterr().err
-    monkeypatch.setattr(trainer, "_loss", original)
-    assert run_train(base, folder, tmp_path / "tiue", "--steps", 5, "--resume") == 0
-
-
-def test_train_errors(base, tmp_path, capsys, pairs_folder):
-    assert run_train(base, tmp_path / "nowhere", tmp_path / "out") == 2
-    assert "no parquet pairs" in capsys.readouterr().err
-    assert run_train(base, pairs_folder(), tmp_path / "out", "--steps", 0) == 2
-    assert "--steps must be at least 1" in capsys.readouterr().err
 
 
 def test_method_draws_one_image_a_seed_and_a_batch_equals_its_members(base, reference, tmp_path):

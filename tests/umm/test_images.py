@@ -49,6 +49,8 @@ def test_unreadable_files(tmp_path):
         open_image(tmp_path / "missing.png")
     with pytest.raises(UserError, match="no image file"):
         open_image(tmp_path)
+    with pytest.raises(UserError, match="not ndarray"):
+        open_image(np.zeros((4, 4, 3)))
 
 
 def test_huge_images_are_refused(monkeypatch):

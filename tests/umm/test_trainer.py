@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from copy import deepcopy
 
 import pytest
 import torch
@@ -11,18 +12,10 @@ from safetensors.torch import load_file
 from tests.umm.conftest import make_umm, row
 from umm_bench.errors import UserError
 from umm_bench.umm import TIUE
+from umm_bench.umm.checkpoint import STATE_FILE, load_state, run_identity, save_state
 from umm_bench.umm.encoded import EncodeConfig, EncodedPairs, encode_pairs
 from umm_bench.umm.pairs import read_pairs, subject_caption, target_image
-from umm_bench.umm.trainer import (
-    STATE_FILE,
-    TrainConfig,
-    _indices,
-    initial_state,
-    load_state,
-    min_snr_weight,
-    save_state,
-    train,
-)
+from umm_bench.umm.trainer import TrainConfig, _indices, initial_state, min_snr_weight, train
 
 CONFIG = TrainConfig(steps=4, batch_size=4, hidden_dim=16, learning_rate=1e-2, warmup_steps=2, drop_rate=0.25)
 ENCODE = EncodeConfig(views=2, chunk_size=4, dtype="float32")
@@ -31,6 +24,11 @@ ENCODE = EncodeConfig(views=2, chunk_size=4, dtype="float32")
 @pytest.fixture
 def encoded(umm, pairs_folder, tmp_path):
     return EncodedPairs(list(encode_pairs(umm, read_pairs(pairs_folder()), tmp_path / "cache", ENCODE)))
+
+
+@pytest.fixture
+def identity(umm, encoded):
+    return run_identity(umm, encoded, CONFIG.rows_per_step())
 
 
 def weights(model):
@@ -72,6 +70,15 @@ def test_encoding_is_reused_by_content(umm, pairs_folder, tmp_path, fresh_sd, ti
     assert not list(cache.glob("*.tmp"))
 
 
+def test_processes_share_the_encoding(umm, pairs_folder, tmp_path):
+    pairs = list(read_pairs(pairs_folder()))
+    parts = [list(encode_pairs(umm, pairs, tmp_path / "cache", ENCODE, part, 2)) for part in (0, 1)]
+    assert [[chunk.number for chunk in part] for part in parts] == [[0], [1]]
+    together = list(encode_pairs(umm, pairs, tmp_path / "cache", ENCODE))
+    assert [chunk.path for chunk in together] == [part[0].path for part in parts]
+    assert all(chunk.reused for chunk in together)
+
+
 def test_unusable_rows_are_counted(umm, pairs_folder, tmp_path):
     long = "on snow " * 11 + "a dog"
     cut = row(1, long, "a dog", "dog")
@@ -109,24 +116,60 @@ def test_only_the_mlp_trains_and_it_learns(fresh_sd, tiny_image_encoder, encoded
     assert not same(weights(state.ema), weights(state.tiue))
 
 
-def test_resume_is_bitwise_the_uninterrupted_run(umm, encoded, tmp_path):
-    through = initial_state(umm, CONFIG)
-    losses = [state.loss for state in train(umm, encoded, CONFIG, through)]
-    stopped = initial_state(umm, CONFIG)
-    run = train(umm, encoded, CONFIG, stopped)
+@pytest.mark.parametrize("split", [{}, {"batch_size": 2, "gradient_accumulation_steps": 2}])
+def test_resume_is_bitwise_the_uninterrupted_run(umm, encoded, identity, tmp_path, split):
+    config = dataclasses.replace(CONFIG, **split)
+    through = initial_state(umm, config)
+    losses = [state.loss for state in train(umm, encoded, config, through)]
+    stopped = initial_state(umm, config)
+    run = train(umm, encoded, config, stopped)
     next(run), next(run)
-    save_state(tmp_path, stopped, CONFIG, encoded.digest)
-    resumed = load_state(tmp_path, umm, CONFIG, encoded.digest)
+    save_state(tmp_path, stopped, config, identity)
+    resumed = load_state(tmp_path, umm, config, identity)
     assert resumed.step == 2
-    assert [state.loss for state in train(umm, encoded, CONFIG, resumed)] == losses[2:]
+    assert [state.loss for state in train(umm, encoded, config, resumed)] == losses[2:]
     assert same(weights(resumed.tiue), weights(through.tiue))
     assert same(weights(resumed.ema), weights(through.ema))
 
 
-def test_checkpoint_is_the_average_as_a_tiue_without_pickles(umm, encoded, tmp_path):
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_accumulated_passes_equal_one_batch(umm, encoded, batch_size):
+    """4 rows a step, split or whole: the same losses and weights up to rounding, other than those of fewer rows."""
+
+    def run(size, passes):
+        config = dataclasses.replace(CONFIG, batch_size=size, gradient_accumulation_steps=passes, learning_rate=1e-3)
+        state = initial_state(umm, config)
+        norms = [(now.loss, now.grad_norm) for now in train(umm, encoded, config, state)]
+        return torch.tensor(norms), weights(state.tiue)
+
+    (whole, whole_weights), (split, split_weights) = run(4, 1), run(batch_size, 4 // batch_size)
+    assert torch.allclose(split, whole, rtol=1e-4)
+    assert all(torch.allclose(split_weights[name], tensor, atol=1e-5) for name, tensor in whole_weights.items())
+    assert not torch.allclose(run(batch_size, 1)[0], whole, rtol=1e-2)
+
+
+def test_activations_made_twice_change_nothing(umm, encoded, fresh_sd, tiny_image_encoder):
+    pipe = make_umm(fresh_sd(), tiny_image_encoder)
+    pipe.unet.enable_gradient_checkpointing()
+    runs = [initial_state(umm, CONFIG) for _ in range(2)]
+    losses = [[s.loss for s in train(p, encoded, CONFIG, run)] for p, run in zip((umm, pipe), runs, strict=True)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_half_precision_keeps_the_mlp_in_float32(fresh_sd, tiny_image_encoder, encoded):
+    pipe = make_umm(fresh_sd(), deepcopy(tiny_image_encoder))
+    config = dataclasses.replace(CONFIG, mixed_precision="bf16")
+    full, half = initial_state(pipe, CONFIG), initial_state(pipe, config)
+    expected = [state.loss for state in train(pipe, encoded, CONFIG, full)]
+    assert [state.loss for state in train(pipe, encoded, config, half)] == pytest.approx(expected, rel=0.05)
+    assert pipe.unet.dtype == pipe.vae.dtype == torch.bfloat16
+    assert {tensor.dtype for tensor in (*weights(half.tiue).values(), *weights(half.ema).values())} == {torch.float32}
+
+
+def test_checkpoint_is_the_average_as_a_tiue_without_pickles(umm, encoded, identity, tmp_path):
     state = initial_state(umm, CONFIG)
     for _ in train(umm, encoded, CONFIG, state):
-        save_state(tmp_path, state, CONFIG, encoded.digest)
+        save_state(tmp_path, state, CONFIG, identity)
     assert same(weights(TIUE.from_pretrained(tmp_path)), weights(state.ema))
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
         "config.json",
@@ -137,19 +180,39 @@ def test_checkpoint_is_the_average_as_a_tiue_without_pickles(umm, encoded, tmp_p
     assert load_file(tmp_path / STATE_FILE)
 
 
-def test_resume_errors(umm, encoded, tmp_path):
+def test_resume_errors(umm, encoded, identity, tmp_path):
     state = initial_state(umm, CONFIG)
     next(train(umm, encoded, CONFIG, state))
-    save_state(tmp_path, state, CONFIG, encoded.digest)
+    save_state(tmp_path, state, CONFIG, identity)
     with pytest.raises(UserError, match=r"learning_rate=0\.01, not 0\.1"):
-        load_state(tmp_path, umm, dataclasses.replace(CONFIG, learning_rate=0.1), encoded.digest)
-    with pytest.raises(UserError, match="other pairs"):
-        load_state(tmp_path, umm, CONFIG, "another")
+        load_state(tmp_path, umm, dataclasses.replace(CONFIG, learning_rate=0.1), identity)
     with pytest.raises(UserError, match="nothing to resume"):
-        load_state(tmp_path / "nowhere", umm, CONFIG, encoded.digest)
+        load_state(tmp_path / "nowhere", umm, CONFIG, identity)
+    split = dataclasses.replace(CONFIG, batch_size=2, gradient_accumulation_steps=2)
+    assert load_state(tmp_path, umm, split, identity).step == 1
+    with pytest.raises(UserError, match="number of rows a step is not the one"):
+        load_state(tmp_path, umm, CONFIG, run_identity(umm, encoded, 8))
     (tmp_path / STATE_FILE).write_bytes((tmp_path / STATE_FILE).read_bytes()[:100])
     with pytest.raises(UserError, match="damaged"):
-        load_state(tmp_path, umm, CONFIG, encoded.digest)
+        load_state(tmp_path, umm, CONFIG, identity)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text encoder", "image encoder", "noise schedule", "data"])
+def test_resume_with_another_part_of_the_base_is_refused(
+    umm, encoded, identity, fresh_sd, tiny_image_encoder, tmp_path, part
+):
+    state = initial_state(umm, CONFIG)
+    next(train(umm, encoded, CONFIG, state))
+    save_state(tmp_path, state, CONFIG, identity)
+    image_encoder = deepcopy(tiny_image_encoder[0])
+    other = make_umm(fresh_sd("v_prediction" if part == "noise schedule" else "epsilon"), (image_encoder, None))
+    if hasattr(other, part.replace(" ", "_")):
+        with torch.no_grad():
+            next(getattr(other, part.replace(" ", "_")).parameters()).add_(1e-3)
+    if part == "data":
+        encoded.digest = "another"
+    with pytest.raises(UserError, match=f"the {part} is not the one that it was trained with"):
+        load_state(tmp_path, other, CONFIG, run_identity(other, encoded, CONFIG.rows_per_step()))
 
 
 def test_a_nan_ends_training_before_it_reaches_the_weights(umm, encoded):
@@ -167,8 +230,7 @@ def test_a_nan_ends_training_before_it_reaches_the_weights(umm, encoded):
 
 
 def test_every_pair_is_seen_once_an_epoch(encoded, umm):
-    config = dataclasses.replace(CONFIG, batch_size=4)
-    seen = [i for step in range(3) for i in _indices(6, config, step)]
+    seen = [i for step in range(3) for i in _indices(6, 4, 0, step)]
     assert sorted(seen[:6]) == sorted(seen[6:]) == list(range(6))
     assert seen[:6] != seen[6:]
 

@@ -1,7 +1,9 @@
 """UMM-Diffusion: a subject from one image, drawn by a frozen Stable Diffusion."""
 
-from umm_bench.umm.guidance import Level, fused_guidance, fusion_levels
-from umm_bench.umm.pipeline import Subject, UMMPipeline
+from umm_bench.umm.cards import SubjectCard, load_card
+from umm_bench.umm.guidance import Guidance, Level, fused_guidance, fusion_levels, fusion_weights
+from umm_bench.umm.pipeline import UMMPipeline
+from umm_bench.umm.subjects import Subject
 from umm_bench.umm.tiue import (
     TIUE,
     find_phrase,
@@ -13,13 +15,17 @@ from umm_bench.umm.tiue import (
 
 __all__ = [
     "TIUE",
+    "Guidance",
     "Level",
     "Subject",
+    "SubjectCard",
     "UMMPipeline",
     "find_phrase",
     "fuse_hidden_states",
     "fused_guidance",
     "fusion_levels",
+    "fusion_weights",
+    "load_card",
     "load_tiue",
     "place_words",
     "rearranged_hidden_states",

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageEnhance
 
+from umm_bench.errors import UserError
 from umm_bench.umm.images import border_colour
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How much a reference varies; all zeros leaves the crop alone."""
+    """How much a reference varies; all zeros leaves the crop alone. UserError for a value out of its range."""
 
     jitter: float = 0.08
     """Each side of the crop moves inwards by up to this part of its length."""
@@ -26,6 +27,11 @@ class Augmentation:
     """Degrees either way."""
     margin: float = 0.4
     """The crop takes at least `1 - margin` of the square's side; the rest is one plain colour."""
+
+    def __post_init__(self) -> None:
+        for name, most in (("jitter", 0.4), ("flip", 1.0), ("colour", 1.0), ("rotation", 180.0), ("margin", 0.9)):
+            if not 0 <= getattr(self, name) <= most:
+                raise UserError(f"the augmentation's {name} must lie between 0 and {most}, not {getattr(self, name)}")
 
     def view(self, crop: Image.Image, rng: np.random.Generator) -> Image.Image:
         """A square view of an RGB crop, of the size of its longer side."""

@@ -7,10 +7,12 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +29,9 @@ from umm_bench.umm.pipeline import UMMPipeline
 from umm_bench.umm.tiue import span_positions
 
 logger = logging.getLogger(__name__)
+
+# pictures that the VAE takes at once: four of 512x512, whose activations then stay below a training step's
+_PIXELS_AT_ONCE = 2**20
 
 
 @dataclass(frozen=True)
@@ -57,42 +62,51 @@ class Batch:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Progress of `encode_pairs`: one file written or found, its pairs and those it left out."""
+    """Progress of `encode_pairs`: the `number`-th file, written or found, its pairs and those it left out."""
 
+    number: int
     path: Path
     pairs: int
     skipped: Counter[str]
     reused: bool
 
 
-def models_digest(pipe: UMMPipeline) -> str:
-    """Content of the three frozen encoders, so that the cache of one base is never read for another."""
+def weights_digest(model: torch.nn.Module) -> str:
+    """Changes with any weight of `model`, by name, shape and bytes; the device does not matter."""
     digest = hashlib.sha256()
-    for model in (pipe.vae, pipe.text_encoder, pipe.image_encoder):
-        for name, tensor in model.state_dict().items():
-            digest.update(f"{name} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
-def encode_pairs(pipe: UMMPipeline, pairs: Iterable[Pair], cache: Path, config: EncodeConfig) -> Iterator[Chunk]:
-    """Writes the pairs into `cache`, a chunk a file, and yields after each; what exists is not redone."""
+def encode_pairs(
+    pipe: UMMPipeline, pairs: Iterable[Pair], cache: Path, config: EncodeConfig, part: int = 0, parts: int = 1
+) -> Iterator[Chunk]:
+    """Writes the pairs into `cache`, a chunk a file, and yields after each; what exists is not redone.
+
+    A file's name is the digest of its pairs' content, of `config` and of the three encoders' weights. Of
+    several processes each does every `parts`-th chunk, from its `part` on.
+    """
     cache.mkdir(parents=True, exist_ok=True)
-    size = pipe.unet.config.sample_size
-    settings = json.dumps([dataclasses.asdict(config), size, models_digest(pipe)], sort_keys=True)
-    rows = iter(pairs)
+    encoders = [weights_digest(model) for model in (pipe.vae, pipe.text_encoder, pipe.image_encoder)]
+    settings = json.dumps([dataclasses.asdict(config), pipe.unet.config.sample_size, encoders], sort_keys=True)
+    rows, number = iter(pairs), -1
     while chunk := list(islice(rows, config.chunk_size)):
+        number += 1
+        if number % parts != part:
+            continue
         content = "".join(pair.digest for pair in chunk)
         path = cache / f"{hashlib.sha256((settings + content).encode()).hexdigest()[:32]}.safetensors"
         reused = path.exists()
         if not reused:
             tensors, skipped = _encode_chunk(pipe, chunk, config)
-            unfinished = path.with_suffix(".tmp")
+            unfinished = path.with_suffix(f".{os.getpid()}.tmp")
             save_file(tensors, unfinished, metadata={"skipped": json.dumps(skipped)})
             unfinished.replace(path)
         with safe_open(path, framework="pt") as file:
             skipped = Counter(json.loads(file.metadata()["skipped"]))
-        yield Chunk(path, len(chunk) - skipped.total(), skipped, reused)
+        yield Chunk(number, path, len(chunk) - skipped.total(), skipped, reused)
 
 
 @torch.no_grad()
@@ -131,7 +145,8 @@ def _encode_chunk(
         captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
     ).input_ids
     pixels = pipe.image_processor.preprocess(targets).to(device, pipe.vae.dtype)
-    posteriors = [pipe.vae.encode(part).latent_dist for part in pixels.split(16)]
+    at_once = min(16, max(1, _PIXELS_AT_ONCE // (size[0] * size[1])))
+    posteriors = [pipe.vae.encode(part).latent_dist for part in pixels.split(at_once)]
     text = [pipe.text_encoder(part.to(device))[0] for part in input_ids.split(64)]
     embeds = torch.cat([pipe.embed_images(views[i : i + 64]) for i in range(0, len(views), 64)])
     kept = getattr(torch, config.dtype)
@@ -152,22 +167,28 @@ class EncodedPairs:
     def __init__(self, chunks: Sequence[Chunk]) -> None:
         """Raises UserError when no pair is left to train on."""
         self._chunks = [load_file(chunk.path) for chunk in chunks if chunk.pairs]
-        self._rows = [(c, r) for c, chunk in enumerate(self._chunks) for r in range(len(chunk["mask"]))]
+        self._ends = list(accumulate(len(chunk["mask"]) for chunk in self._chunks))
         self.digest = hashlib.sha256("".join(chunk.path.name for chunk in chunks).encode()).hexdigest()[:16]
         self.skipped = sum((chunk.skipped for chunk in chunks), Counter[str]())
-        if not self._rows:
+        if not self._chunks:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items()) or "none found"
             raise UserError(f"no pair is left to train on: {reasons}")
 
+    @property
+    def shapes(self) -> dict[str, torch.Size]:
+        """Of one pair's tensors, as the files name them."""
+        return {name: tensor.shape[1:] for name, tensor in self._chunks[0].items()}
+
     def __len__(self) -> int:
-        return len(self._rows)
+        return self._ends[-1]
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """The pairs at `indices`, in that order."""
-        rows = [self._rows[i] for i in indices]
+        chunks = [bisect_right(self._ends, i) for i in indices]
 
         def stack(name: str) -> Tensor:
-            return torch.stack([self._chunks[c][name][r] for c, r in rows])
+            # rows counted from the end of their chunk
+            return torch.stack([self._chunks[c][name][i - self._ends[c]] for i, c in zip(indices, chunks, strict=True)])
 
         return Batch(
             mean_BCHW=stack("mean").float(),

@@ -15,8 +15,10 @@ def open_image(source: ImageInput) -> Image.Image:
     """An upright RGB image from a path, encoded bytes or a PIL image.
 
     EXIF orientation is applied, transparency is laid on white, 16-bit grayscale is scaled to 8 bits. Raises
-    UserError when there is no such file or it cannot be decoded.
+    UserError when there is no such file or it cannot be decoded, and for anything else than these.
     """
+    if not isinstance(source, (Image.Image, str, Path, bytes)):
+        raise UserError(f"an image must be a path, encoded bytes or a PIL image, not {type(source).__name__}")
     name = source if isinstance(source, (str, Path)) else "the image"
     if isinstance(source, (str, Path)) and not Path(source).is_file():
         raise UserError(f"no image file at {source}")

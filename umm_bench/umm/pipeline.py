@@ -4,43 +4,37 @@ Shapes: B images, C channels, H height, W width, L tokens, D width of the text e
 embedding, N prompts, K pseudo words, R rows of one UNet call (branches times B).
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import AutoencoderKL, ControlNetModel, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.callbacks import MultiPipelineCallbacks, PipelineCallback
+from diffusers.image_processor import VaeImageProcessor
+from diffusers.models.controlnets.multicontrolnet import MultiControlNetModel
 from diffusers.pipelines.stable_diffusion.pipeline_output import StableDiffusionPipelineOutput
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import retrieve_timesteps
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from diffusers.schedulers import KarrasDiffusionSchedulers
+from diffusers.utils import scale_lora_layers, unscale_lora_layers
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from umm_bench.errors import UserError
-from umm_bench.umm.guidance import Level, fused_guidance, fusion_levels
+from umm_bench.umm.canvas import Canvas, picture_canvas
+from umm_bench.umm.cards import SubjectCard
+from umm_bench.umm.control import Control
+from umm_bench.umm.guidance import TEXT, Branch, Differences, Guidance, Interval, Schedule, fused_guidance
 from umm_bench.umm.images import ImageInput, open_image, square
-from umm_bench.umm.tiue import TIUE, find_phrase, fuse_hidden_states, place_words, rearranged_hidden_states
-
-
-@dataclass(frozen=True)
-class Subject:
-    """An image and the words of the prompt that it stands for.
-
-    `phrase` occurs once in the prompt and may span several words; a style is a subject too, with the phrase
-    that names the style. `alpha` overrides the call's. `embeds` [E], an image embedding made before, replaces
-    `image`.
-    """
-
-    image: ImageInput | None = None
-    phrase: str = ""
-    alpha: float | None = None
-    embeds: Tensor | None = None
+from umm_bench.umm.prefix import shared_prefix
+from umm_bench.umm.subjects import Subject, branch_hidden_states, subject_masks
+from umm_bench.umm.tiue import TIUE
 
 
 class UMMPipeline(StableDiffusionPipeline):
-    """Text-to-image with subjects given by images, from a frozen Stable Diffusion and a trained TIUE.
+    """Text-to-image, image-to-image and inpainting with subjects given by images, from a frozen Stable Diffusion and
+    a trained TIUE, with a ControlNet if there is one.
 
     `UMMPipeline.from_pipe(sd_pipe, image_encoder=..., feature_extractor=..., tiue=...)` shares the components
     of a loaded Stable Diffusion pipeline. Raises UserError when the TIUE was trained for encoders of another
@@ -48,7 +42,7 @@ class UMMPipeline(StableDiffusionPipeline):
     """
 
     model_cpu_offload_seq = "image_encoder->tiue->text_encoder->unet->vae"
-    _optional_components = ["safety_checker", "feature_extractor", "image_encoder", "tiue"]  # noqa: RUF012
+    _optional_components = ["safety_checker", "feature_extractor", "image_encoder", "tiue", "controlnet"]  # noqa: RUF012
     _callback_tensor_inputs = ["latents", "encoder_hidden_states"]  # noqa: RUF012
 
     def __init__(
@@ -61,6 +55,7 @@ class UMMPipeline(StableDiffusionPipeline):
         image_encoder: CLIPVisionModelWithProjection = None,
         feature_extractor: CLIPImageProcessorPil = None,
         tiue: TIUE | None = None,
+        controlnet: ControlNetModel | MultiControlNetModel | None = None,
         safety_checker: StableDiffusionSafetyChecker = None,
         requires_safety_checker: bool = False,
     ):
@@ -75,7 +70,12 @@ class UMMPipeline(StableDiffusionPipeline):
             image_encoder=image_encoder,
             requires_safety_checker=requires_safety_checker,
         )
-        self.register_modules(tiue=tiue)
+        if isinstance(controlnet, (list, tuple)):
+            controlnet = MultiControlNetModel(controlnet)
+        self.register_modules(tiue=tiue, controlnet=controlnet)
+        self.control_image_processor = VaeImageProcessor(
+            vae_scale_factor=self.vae_scale_factor, do_convert_rgb=True, do_normalize=False
+        )
         if tiue is not None:
             _check_width("text encoder", text_encoder.config.hidden_size, tiue.config.text_dim)
         if tiue is not None and image_encoder is not None:
@@ -95,77 +95,99 @@ class UMMPipeline(StableDiffusionPipeline):
         pictures = [square(open_image(image)) for image in images]
         return self.encode_image(pictures, self._execution_device, num_images_per_prompt=1)[0]
 
-    def encode_subjects(self, subjects: Sequence[Subject]) -> Tensor:
-        """Pseudo words [len(subjects), K, D]. Raises UserError without a TIUE or with an unreadable image."""
+    def make_card(self, images: ImageInput | Sequence[ImageInput], phrase: str) -> SubjectCard:
+        """The pseudo words of a subject from one picture or several, to be saved, shared and used without them."""
+        pictures = _as_list(images)
+        words_KD = self.encode_subjects([Subject(pictures, phrase)])[0]
+        return SubjectCard(words_KD.detach().float().cpu(), phrase, len(pictures))
+
+    @torch.no_grad()
+    def encode_subjects(self, subjects: Sequence[Subject]) -> list[Tensor]:
+        """Pseudo words [K, D] of each subject.
+
+        Raises UserError without a TIUE, with an unreadable image and with a card made for another base.
+        """
+        return [
+            self._embedded_words(subject) if subject.card is None else self._card_words(subject.card)
+            for subject in subjects
+        ]
+
+    def _card_words(self, card: SubjectCard) -> Tensor:
+        width = self.text_encoder.config.hidden_size
+        if card.words_KD.shape[1] != width:
+            raise UserError(
+                f'the card of "{card.phrase}" was made for a base of width {card.words_KD.shape[1]}, this base has '
+                f"{width}; make one for this base"
+            )
+        return card.words_KD.to(self._execution_device, self.text_encoder.dtype)
+
+    def _embedded_words(self, subject: Subject) -> Tensor:
         if self.tiue is None:
             raise UserError(
                 "this pipeline has no TIUE, so it cannot take subjects; pass tiue=TIUE.from_pretrained(...)"
             )
-        embeds_SE = torch.stack([self._embed_subject(subject) for subject in subjects])
-        return self.tiue(embeds_SE.to(self._execution_device, self.tiue.dtype))
-
-    def _embed_subject(self, subject: Subject) -> Tensor:
         if subject.embeds is not None:
-            return subject.embeds.reshape(-1).to(self._execution_device)
-        if subject.image is None:
-            raise UserError(f'the subject "{subject.phrase}" has neither image nor embeds')
-        return self.embed_images([subject.image])[0]
+            embeds_nE = subject.embeds.reshape(-1, subject.embeds.shape[-1]).to(self._execution_device)
+        elif subject.image is not None and (pictures := _as_list(subject.image)):
+            embeds_nE = self.embed_images(pictures)
+        else:
+            raise UserError(f'the subject "{subject.words}" has neither image nor embeds nor card')
+        return self.tiue(embeds_nE.mean(dim=0, keepdim=True).to(self._execution_device, self.tiue.dtype))[0]
 
+    @torch.no_grad()
     def encode_subject_prompt(
-        self, prompt: Sequence[str], h_y_NLD: Tensor, subjects: Sequence[Subject], levels: Sequence[Level]
-    ) -> list[Tensor]:
-        """Hidden states [N, L, D] of each level: h_y with that level's subjects taken from their images.
+        self,
+        prompt: Sequence[str],
+        h_y_NLD: Tensor,
+        subjects: Sequence[Subject],
+        branches: Iterable[frozenset[int]],
+        lora_scale: float | None = None,
+    ) -> dict[Branch, Tensor]:
+        """Hidden states [N, L, D] of each branch: h_y with that branch's subjects taken from their images.
+
+        `lora_scale` is that of a LoRA on the text encoder, as for encode_prompt.
 
         Raises UserError for a phrase that a prompt lacks, repeats or cuts off, and for phrases that overlap.
         """
         # as encode_prompt does: a textual inversion of several vectors is several tokens
         prompt = [self.maybe_convert_prompt(text, self.tokenizer) for text in prompt]
-        positions = [[find_phrase(self.tokenizer, text, subject.phrase) for subject in subjects] for text in prompt]
-        for text, spans in zip(prompt, positions, strict=True):
-            if len(set().union(*spans)) < sum(map(len, spans)):
-                raise UserError(f'two subjects share words of the prompt "{text}"')
-        if not any(level.subjects for level in levels):
-            return [h_y_NLD for _ in levels]
-        words_SKD = self.encode_subjects(subjects)
+        length, device = h_y_NLD.shape[1], h_y_NLD.device
+        masks_SNL = subject_masks(self.tokenizer, prompt, [subject.words for subject in subjects], length).to(device)
+        drawn = [branch for branch in branches if branch]
+        if not drawn:
+            return {TEXT: h_y_NLD}
+        words = self.encode_subjects(subjects)
         input_ids_NL = self.tokenizer(
-            prompt, padding="max_length", max_length=h_y_NLD.shape[1], truncation=True, return_tensors="pt"
-        ).input_ids.to(h_y_NLD.device)
-        masks_SNL = torch.zeros(len(subjects), *input_ids_NL.shape, dtype=torch.bool, device=h_y_NLD.device)
-        for n, spans in enumerate(positions):
-            for s, span in enumerate(spans):
-                masks_SNL[s, n, list(span)] = True
-        placed_SNLD = torch.stack(
-            [
-                place_words(words_KD.expand(len(prompt), -1, -1), mask_NL)
-                for words_KD, mask_NL in zip(words_SKD, masks_SNL, strict=True)
-            ]
-        )
-        hidden_states = []
-        for level in levels:
-            drawn = sorted(level.subjects)
-            h_NLD = h_y_NLD
-            if drawn:
-                mask_NL = masks_SNL[drawn].any(dim=0)
-                words_NLD = placed_SNLD[drawn].sum(dim=0)
-                h_r = rearranged_hidden_states(self.text_encoder, input_ids_NL, mask_NL, words_NLD)
-                h_NLD = fuse_hidden_states(h_y_NLD, h_r, mask_NL)
-            hidden_states.append(h_NLD)
-        return hidden_states
+            prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        ).input_ids.to(device)
+        with _lora_scaled(self.text_encoder, lora_scale):
+            hidden_states = branch_hidden_states(self.text_encoder, input_ids_NL, h_y_NLD, masks_SNL, words, drawn)
+        return {TEXT: h_y_NLD, **hidden_states}
 
     @torch.no_grad()
     def __call__(  # type: ignore[override]
         self,
         prompt: str | list[str],
-        subjects: Sequence[Subject] = (),
-        alpha: float = 0.7,
+        subjects: Subject | Sequence[Subject] = (),
+        alpha: Schedule = 0.7,
         height: int | None = None,
         width: int | None = None,
         num_inference_steps: int = 50,
         timesteps: list[int] | None = None,
         sigmas: list[float] | None = None,
         guidance_scale: float = 7.5,
+        subject_guidance_scale: float | None = None,
+        guidance_interval: Interval = (0.0, 1.0),
+        subject_interval: Interval = (0.0, 1.0),
+        fast: bool = False,
         negative_prompt: str | list[str] | None = None,
         num_images_per_prompt: int = 1,
+        image: ImageInput | None = None,
+        mask_image: ImageInput | None = None,
+        strength: float | None = None,
+        control_image: ImageInput | Sequence[ImageInput] | None = None,
+        controlnet_conditioning_scale: float | list[float] = 1.0,
+        control_interval: Interval = (0.0, 1.0),
         eta: float = 0.0,
         generator: torch.Generator | list[torch.Generator] | None = None,
         latents: Tensor | None = None,
@@ -178,14 +200,26 @@ class UMMPipeline(StableDiffusionPipeline):
         """Generates images; arguments that are not listed mean what they mean in StableDiffusionPipeline.
 
         prompt: one text or a list; each contains every subject's phrase once.
-        subjects: images and the words they stand for, e.g. `[Subject(image, "dog")]`; none makes plain SD.
-        alpha: in [0, 1], how far the prediction with the images counts against the one from the text alone.
-            0 is StableDiffusionPipeline; 0 and 1 cost two UNet rows an image, values between them three.
-        callback_on_step_end_tensor_inputs: of "latents" and "encoder_hidden_states" (all branches, h_0
-        first).
+        subjects: images and the words they stand for, e.g. `Subject(image, "dog")` or a list; none makes plain SD.
+        alpha: in [0, 1], how far the prediction with the images counts against the one from the text alone; a
+            number, a list stretched over the steps, or a function of the progress in [0, 1). 0 is
+            StableDiffusionPipeline; 0 and 1 cost two UNet rows an image, values between them three.
+        guidance_scale, subject_guidance_scale: s_text on what the text adds to no text, and s_subject on what the
+            subjects add to the text; without the second it equals the first.
+        guidance_interval, subject_interval: fractions of the steps, (start, stop), at which guidance is on and at
+            which the images count: (0.25, 1) draws the layout from the text first, (0, 0.6) leaves the end to it.
+        fast: not all branches at all steps (see guidance.Differences): the time of plain SD, nearly the same image.
+        image, strength: start from this picture, as noisy as strength (default 0.8) in (0, 1] says. It is resized to
+            height and width, by default the base's size.
+        mask_image: draw only where this is white (strength 1.0 by default); for any base and for inpainting UNets.
+        control_image: the ControlNet's picture, or a list with one for each of several ControlNets;
+            controlnet_conditioning_scale and control_interval as controlnet_conditioning_scale and
+            control_guidance_start and _end in StableDiffusionControlNetPipeline.
+        callback_on_step_end_tensor_inputs: of "latents" and "encoder_hidden_states" (the rows of this step's
+        branches, h_0 first).
 
-        Raises UserError for a phrase that the prompt lacks, has twice or cuts off, an alpha outside [0, 1]
-        and an unreadable image.
+        Raises UserError for a phrase that the prompt lacks, has twice or cuts off, an alpha outside [0, 1], an
+        unreadable image, and arguments that do not fit together.
         """
         if isinstance(callback_on_step_end, (PipelineCallback, MultiPipelineCallbacks)):
             callback_on_step_end_tensor_inputs = callback_on_step_end.tensor_inputs
@@ -197,74 +231,179 @@ class UMMPipeline(StableDiffusionPipeline):
             prompt, height, width, None, negative_prompt,
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
         )  # fmt: skip
-        levels = fusion_levels([alpha if s.alpha is None else s.alpha for s in subjects])
-        weights = [level.weight for level in levels]
+        subjects = [subjects] if isinstance(subjects, Subject) else subjects
+        guidance = Guidance(
+            tuple(alpha if s.alpha is None else s.alpha for s in subjects),
+            subject_guidance_scale,
+            guidance_interval,
+            subject_interval,
+        )
         self._guidance_scale = guidance_scale
         self._guidance_rescale = 0.0
         self._clip_skip = None
         self._cross_attention_kwargs = cross_attention_kwargs
         self._interrupt = False
-        guided = self.do_classifier_free_guidance
         device = self._execution_device
 
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        if not prompts:
+            raise UserError("the list of prompts is empty")
         num_images = len(prompts) * num_images_per_prompt
-        negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt
-        lora_scale = (cross_attention_kwargs or {}).get("scale")
-        h_y_NLD, h_0_NLD = self.encode_prompt(prompts, device, 1, guided, negatives, lora_scale=lora_scale)
-        branches = [h_0_NLD] if guided else []
-        branches += self.encode_subject_prompt(prompts, h_y_NLD, subjects, levels)
-        encoder_hidden_states = torch.cat([h.repeat_interleave(num_images_per_prompt, dim=0) for h in branches])
-
-        timesteps, num_inference_steps = retrieve_timesteps(
+        all_timesteps, num_inference_steps = retrieve_timesteps(
             self.scheduler, num_inference_steps, device, timesteps, sigmas
         )
-        latents = self.prepare_latents(
-            num_images, self.unet.config.in_channels, height, width, h_y_NLD.dtype, device, generator, latents
+        dtype = self.text_encoder.dtype
+        if image is not None:
+            canvas = picture_canvas(
+                self, image, mask_image, strength, num_images, (height, width), num_inference_steps, generator, dtype
+            )
+        elif mask_image is not None or strength is not None:
+            raise UserError("mask_image and strength need an image to start from")
+        else:
+            noise = self.prepare_latents(
+                num_images, self.vae.config.latent_channels, height, width, dtype, device, generator, latents
+            )
+            canvas = Canvas(noise, all_timesteps, num_inference_steps)
+        self._check_channels(canvas)
+        control = self._control(
+            control_image, controlnet_conditioning_scale, control_interval, num_images, (height, width)
         )
-        extra_step_kwargs = self.prepare_extra_step_kwargs(generator, eta)
-        timestep_cond_RE = self._timestep_cond(len(encoder_hidden_states))
-        num_warmup_steps = len(timesteps) - num_inference_steps * self.scheduler.order
-        self._num_timesteps = len(timesteps)
-        with self.progress_bar(total=num_inference_steps) as progress_bar:
+
+        negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt
+        lora_scale = (cross_attention_kwargs or {}).get("scale")
+        h_y_NLD, h_0_NLD = self.encode_prompt(
+            prompts, device, 1, self.do_classifier_free_guidance, negatives, lora_scale=lora_scale
+        )
+        steps = range(len(canvas.timesteps))
+        branches = {level.subjects for i in steps for level in guidance.levels(i / len(steps))}
+        hidden_states = self.encode_subject_prompt(prompts, h_y_NLD, subjects, branches, lora_scale)
+        hidden_states[None] = h_0_NLD
+        hidden_states = {
+            branch: h_NLD.repeat_interleave(num_images_per_prompt, dim=0)
+            for branch, h_NLD in hidden_states.items()
+            if h_NLD is not None
+        }
+        latents = self._denoise(
+            canvas, hidden_states, guidance, Differences() if fast else Differences(period=1), control,
+            self.prepare_extra_step_kwargs(generator, eta), callback_on_step_end, callback_on_step_end_tensor_inputs,
+        )  # fmt: skip
+        return self._finish(latents, output_type, return_dict, dtype, generator)
+
+    def _denoise(
+        self,
+        canvas: Canvas,
+        hidden_states: dict[Branch, Tensor],
+        guidance: Guidance,
+        differences: Differences,
+        control: Control | None,
+        extra_step_kwargs: dict[str, Any],
+        callback: Callable[..., dict] | None,
+        callback_tensors: Sequence[str],
+    ) -> Tensor:
+        latents_BCHW, timesteps = canvas.latents_BCHW, canvas.timesteps
+        num_steps = len(timesteps)
+        num_warmup_steps = num_steps - canvas.num_inference_steps * self.scheduler.order
+        self._num_timesteps = num_steps
+        stacked: dict[tuple[Branch, ...], Tensor] = {}
+        with (
+            self.progress_bar(total=canvas.num_inference_steps) as progress_bar,
+            shared_prefix(self.unet, len(latents_BCHW)),
+        ):
             for i, t in enumerate(timesteps):
                 if self.interrupt:
                     continue
-                eps_RCHW = self.unet(
-                    self.scheduler.scale_model_input(torch.cat([latents] * len(branches)), t),
-                    t,
-                    encoder_hidden_states=encoder_hidden_states,
-                    timestep_cond=timestep_cond_RE,
-                    cross_attention_kwargs=cross_attention_kwargs,
-                    return_dict=False,
-                )[0]
-                eps_k_BCHW = eps_RCHW.chunk(len(branches))
-                if guided:
-                    eps_BCHW = fused_guidance(eps_k_BCHW[0], eps_k_BCHW[1:], weights, self.guidance_scale)
-                else:
-                    eps_BCHW = fused_guidance(torch.zeros_like(latents), eps_k_BCHW, weights, 1.0)
-                latents = self.scheduler.step(eps_BCHW, t, latents, **extra_step_kwargs, return_dict=False)[0]
-                if callback_on_step_end is not None:
-                    tensors = {"latents": latents, "encoder_hidden_states": encoder_hidden_states}
-                    wanted = {name: tensors[name] for name in callback_on_step_end_tensor_inputs}
-                    changed = callback_on_step_end(self, i, t, wanted) or {}
-                    latents = changed.get("latents", latents)
-                    encoder_hidden_states = changed.get("encoder_hidden_states", encoder_hidden_states)
-                if i == len(timesteps) - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
+                # read anew: a callback may turn the guidance off
+                scale = self.guidance_scale if self.do_classifier_free_guidance else 1.0
+                weights = guidance.weights(i / num_steps, scale)
+                branches = tuple(differences.branches(i, i / num_steps, weights))
+                if branches not in stacked:
+                    stacked[branches] = torch.cat([hidden_states[branch] for branch in branches])
+                eps_RCHW = self._predict(canvas, latents_BCHW, t, stacked[branches], control, i / num_steps, num_steps)
+                eps = dict(zip(branches, eps_RCHW.chunk(len(branches)), strict=True))
+                eps_BCHW = fused_guidance(differences.complete(eps, weights), weights)
+                latents_BCHW = self.scheduler.step(eps_BCHW, t, latents_BCHW, **extra_step_kwargs, return_dict=False)[0]
+                if canvas.kept is not None:
+                    following = timesteps[i + 1] if i + 1 < num_steps else None
+                    latents_BCHW = canvas.kept.restore(latents_BCHW, self.scheduler, following)
+                if callback is not None:
+                    tensors = {"latents": latents_BCHW, "encoder_hidden_states": stacked[branches]}
+                    changed = callback(self, i, t, {name: tensors[name] for name in callback_tensors}) or {}
+                    latents_BCHW = changed.get("latents", latents_BCHW)
+                    stacked[branches] = changed.get("encoder_hidden_states", stacked[branches])
+                if i == num_steps - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
                     progress_bar.update()
+        return latents_BCHW
 
-        images, has_nsfw_concept = latents, None
+    def _predict(
+        self,
+        canvas: Canvas,
+        latents_BCHW: Tensor,
+        t: Tensor,
+        h_RLD: Tensor,
+        control: Control | None,
+        progress: float,
+        num_steps: int,
+    ) -> Tensor:
+        """The UNet's prediction [R, C, H, W] for the rows of all branches."""
+        repeats = (len(h_RLD) // len(latents_BCHW), 1, 1, 1)
+        sample_RCHW = self.scheduler.scale_model_input(latents_BCHW.repeat(repeats), t)
+        residuals = {}
+        if control is not None:
+            residuals = control.residuals(self.controlnet, sample_RCHW, t, h_RLD, progress, num_steps)
+        if canvas.extra_BCHW is not None:
+            sample_RCHW = torch.cat([sample_RCHW, canvas.extra_BCHW.repeat(repeats)], dim=1)
+        return self.unet(
+            sample_RCHW,
+            t,
+            encoder_hidden_states=h_RLD,
+            timestep_cond=self._timestep_cond(len(h_RLD)),
+            cross_attention_kwargs=self.cross_attention_kwargs,
+            return_dict=False,
+            **residuals,
+        )[0]
+
+    def _finish(self, latents_BCHW: Tensor, output_type: str, return_dict: bool, dtype: Any, generator: Any) -> Any:
+        images, has_nsfw_concept = latents_BCHW, None
         if output_type != "latent":
-            images = self.vae.decode(latents / self.vae.config.scaling_factor, return_dict=False, generator=generator)[
-                0
-            ]
-            images, has_nsfw_concept = self.run_safety_checker(images, device, h_y_NLD.dtype)
-        show = [not nsfw for nsfw in has_nsfw_concept] if has_nsfw_concept else [True] * num_images
+            scaled = latents_BCHW / self.vae.config.scaling_factor
+            images = self.vae.decode(scaled, return_dict=False, generator=generator)[0]
+            images, has_nsfw_concept = self.run_safety_checker(images, self._execution_device, dtype)
+        show = [not nsfw for nsfw in has_nsfw_concept] if has_nsfw_concept else [True] * len(images)
         images = self.image_processor.postprocess(images, output_type=output_type, do_denormalize=show)
         self.maybe_free_model_hooks()
         if not return_dict:
             return images, has_nsfw_concept
         return StableDiffusionPipelineOutput(images=images, nsfw_content_detected=has_nsfw_concept)
+
+    def _check_channels(self, canvas: Canvas) -> None:
+        given = canvas.latents_BCHW.shape[1] + (0 if canvas.extra_BCHW is None else canvas.extra_BCHW.shape[1])
+        if given != self.unet.config.in_channels:
+            raise UserError(
+                f"this base's UNet takes {self.unet.config.in_channels} channels, not {given}; "
+                "an inpainting UNet needs both image and mask_image"
+            )
+
+    def _control(
+        self,
+        control_image: ImageInput | Sequence[ImageInput] | None,
+        scale: float | list[float],
+        interval: Interval,
+        num_images: int,
+        size: tuple[int, int],
+    ) -> Control | None:
+        if (control_image is None) != (self.controlnet is None):
+            missing = "control_image" if control_image is None else "controlnet"
+            raise UserError(f"a ControlNet and a control_image go together; there is no {missing}")
+        if control_image is None:
+            return None
+        height, width = size
+        pictures = [
+            self.control_image_processor.preprocess([open_image(picture)], height=height, width=width)
+            .to(self._execution_device, self.controlnet.dtype)
+            .repeat(num_images, 1, 1, 1)
+            for picture in _as_list(control_image)
+        ]
+        return Control(pictures, scale, interval)
 
     def _timestep_cond(self, rows: int) -> Tensor | None:
         # guidance-distilled UNets (LCM) take the scale as an input instead of a second branch
@@ -273,6 +412,22 @@ class UMMPipeline(StableDiffusionPipeline):
         scale = torch.tensor(self.guidance_scale - 1).repeat(rows)
         embedding = self.get_guidance_scale_embedding(scale, embedding_dim=self.unet.config.time_cond_proj_dim)
         return embedding.to(device=self._execution_device, dtype=self.unet.dtype)
+
+
+def _as_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
+    return list(images) if isinstance(images, (list, tuple)) else [images]  # type: ignore[list-item]
+
+
+@contextmanager
+def _lora_scaled(text_encoder: CLIPTextModel, scale: float | None) -> Iterator[None]:
+    if scale is None:
+        yield
+        return
+    scale_lora_layers(text_encoder, scale)
+    try:
+        yield
+    finally:
+        unscale_lora_layers(text_encoder, scale)
 
 
 def _check_width(encoder: str, width: int, expected: int) -> None:

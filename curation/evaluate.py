@@ -1,0 +1,352 @@
+"""Precision and recall of what is mined, against a corpus whose truth is known: ``python -m curation.evaluate``.
+
+The miner sees the corpus as it sees any other; the truth (``truth/truth.parquet`` in the corpus' folder) is read here,
+after mining. The detector runs once over the corpus, thresholds and filters are applied to what it found.
+
+A mined pair is right when an object that its phrase names is in the picture, at IoU 0.5 with its box. Recall is of the
+objects that captions truly name, in the pictures that a miner should keep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.metadata import entry_points
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+
+from curation.config import BuildConfig
+from curation.defaults import default
+from curation.errors import UserError
+from curation.grounding import Grounder, load_grounder, with_threshold
+from curation.grounding.base import OPERATING_POINT
+from curation.models import PairModels
+from curation.records import Box, Pair
+from curation.sources import open_source
+
+if TYPE_CHECKING:
+    from curation.clip import ClipScorer
+    from curation.phrases import PhraseExtractor
+    from curation.pipeline import Candidate, ShardMiner
+
+TRUTH = Path("truth") / "truth.parquet"
+EVALUATED_SEED, TUNING_SEED = 0, 1
+TUNING_SIZE = 1440
+MIN_IOU = 0.5
+PRECISION_BAR, RECALL_BAR = 0.90, 0.60
+# The detector runs at this threshold; everything stricter is applied to what it found.
+FLOOR = 0.05
+CURVE = [round(0.05 * step, 2) for step in range(1, 20)]
+FINE_CURVE = [round(0.02 * step, 2) for step in range(3, 48)]
+# Rows that a miner should not keep, by what is wrong with them: their objects are not asked for in recall.
+UNWANTED = frozenset({"truncated", "corrupt", "empty_image", "nsfw", "watermark", "duplicate", "near_duplicate"})
+# What takes a filter out of the pipeline.
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "NSFW and watermark scores": {"max_punsafe": 1.0, "max_pwatermark": 1.0},
+    "near duplicates": {"near_duplicate_bits": -1},
+    "box area and crop size": {"min_box_area": 0.0, "max_box_area": 1.0, "min_crop_side": 1},
+    "class-agnostic NMS": {"nms_iou": 1.0},
+    "several instances": {"max_instances": sys.maxsize},
+    "crop scores by CLIP": {"min_clip_score": -1.0},
+}
+
+
+@dataclass(frozen=True)
+class TrueObject:
+    """``phrase`` are the words that the caption was made with; ``named`` says whether it has them."""
+
+    concept: str
+    phrase: str
+    box: Box
+    named: bool
+
+
+@dataclass(frozen=True)
+class TrueRow:
+    """``dirt`` says what is wrong with the row, empty for a clean one."""
+
+    dirt: str
+    objects: tuple[TrueObject, ...]
+
+
+@dataclass(frozen=True)
+class Score:
+    """``right`` of ``mined`` pairs; ``found`` of ``named`` objects."""
+
+    mined: int
+    right: int
+    named: int
+    found: int
+
+    @property
+    def precision(self) -> float:
+        return self.right / self.mined if self.mined else float("nan")
+
+    @property
+    def recall(self) -> float:
+        return self.found / self.named if self.named else float("nan")
+
+
+def read_truth(corpus: Path) -> dict[str, TrueRow]:
+    """By row key. Raises `UserError` where the corpus has no truth."""
+    import pyarrow.parquet as pq
+
+    if not (corpus / TRUTH).is_file():
+        raise UserError(f"--input {corpus}: no {TRUTH} there; name a corpus whose truth is known")
+    return {
+        row["key"]: TrueRow(
+            row["dirt"],
+            tuple(TrueObject(o["concept"], o["phrase"], to_box(o["box"], 1.0), o["named"]) for o in row["objects"]),
+        )
+        for row in pq.read_table(corpus / TRUTH).to_pylist()
+    }
+
+
+def to_box(xyxy: Sequence[float], score: float) -> Box:
+    x0, y0, x1, y1 = xyxy
+    return Box(x0, y0, x1, y1, score)
+
+
+def names(phrase: str, thing: TrueObject) -> bool:
+    return re.search(rf"\b{re.escape(thing.concept.lower())}\b", phrase.lower()) is not None
+
+
+def match(pair: Pair, objects: Sequence[TrueObject]) -> int | None:
+    """Which object the pair is right about. Of two of a kind, a phrase in the caption's own words means its own."""
+    own = [i for i, thing in enumerate(objects) if thing.named and thing.phrase.lower() == pair.phrase.lower()]
+    meant = own or [i for i, thing in enumerate(objects) if names(pair.phrase, thing)]
+    overlaps = {i: objects[i].box.iou(to_box(pair.box, pair.score)) for i in meant}
+    best = max(overlaps, key=lambda i: overlaps[i], default=None)
+    return best if best is not None and overlaps[best] >= MIN_IOU else None
+
+
+def score(pairs: Sequence[Pair], truth: Mapping[str, TrueRow]) -> Score:
+    """Pairs against the truth; an object that several pairs show is found once."""
+    matches = [(pair.key, match(pair, truth[pair.key].objects)) for pair in pairs if pair.key in truth]
+    right = [(key, index) for key, index in matches if index is not None]
+    asked = {
+        (key, index)
+        for key, row in truth.items()
+        if row.dirt not in UNWANTED
+        for index, thing in enumerate(row.objects)
+        if thing.named
+    }
+    return Score(mined=len(matches), right=len(right), named=len(asked), found=len(asked & set(right)))
+
+
+def score_by_dirt(pairs: Sequence[Pair], truth: Mapping[str, TrueRow]) -> dict[str, Score]:
+    kinds = sorted({row.dirt for row in truth.values()})
+    return {kind: score(pairs, {key: row for key, row in truth.items() if row.dirt == kind}) for kind in kinds}
+
+
+class ReplayGrounder:
+    """Asks the detector once for each (image, phrases), at the floor; then gives the boxes above ``threshold``."""
+
+    def __init__(self, detector: Grounder) -> None:
+        self.threshold = FLOOR
+        self._detector = detector
+        self._found: dict[tuple[bytes, tuple[str, ...]], list[list[Box]]] = {}
+
+    def ground(self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]]) -> list[list[list[Box]]]:
+        keys = [(image.tobytes(), tuple(wanted)) for image, wanted in zip(images, phrases, strict=True)]
+        new = {key: i for i, key in enumerate(keys) if key not in self._found}
+        fresh = self._detector.ground([images[i] for i in new.values()], [phrases[i] for i in new.values()])
+        self._found.update(zip(new, fresh, strict=True))
+        return [[[box for box in boxes if box.score >= self.threshold] for boxes in self._found[key]] for key in keys]
+
+
+class ReplayClip:
+    """Asks the CLIP once for each (crop, phrase)."""
+
+    def __init__(self, clip: ClipScorer) -> None:
+        self._clip = clip
+        self._found: dict[tuple[bytes, str], float] = {}
+
+    def score(self, crops: Sequence[Image.Image], phrases: Sequence[str]) -> list[float]:
+        keys = [(crop.tobytes(), phrase) for crop, phrase in zip(crops, phrases, strict=True)]
+        new = {key: i for i, key in enumerate(keys) if key not in self._found}
+        fresh = self._clip.score([crops[i] for i in new.values()], [phrases[i] for i in new.values()])
+        self._found.update(zip(new, fresh, strict=True))
+        return [self._found[key] for key in keys]
+
+
+@dataclass
+class Evaluation:
+    """A corpus with what the models found in it, to be mined again and again with other settings."""
+
+    corpus: Path
+    config: BuildConfig
+    truth: dict[str, TrueRow]
+    grounder: ReplayGrounder
+    extractor: PhraseExtractor
+    models: PairModels = field(default_factory=PairModels)
+
+    def __post_init__(self) -> None:
+        self._chunks = self._prepare(self.config)
+
+    def _miner(self, config: BuildConfig) -> ShardMiner:
+        from curation.pipeline import ShardMiner
+
+        models = replace(self.models, min_clip_score=config.min_clip_score)
+        return ShardMiner(config, self.extractor, self.grounder, models)
+
+    def _prepare(self, config: BuildConfig) -> list[list[Candidate]]:
+        # One miner for all shards, so that duplicates across them are told as a build's last pass tells them.
+        shards = open_source(config, str(self.corpus)).shards()
+        rows = chain.from_iterable(shard.read() for shard in shards)
+        return [candidates for candidates, _ in self._miner(config).prepare(rows)]
+
+    def mine(self, threshold: float, changes: Mapping[str, Any] | None = None) -> list[Pair]:
+        """The pairs at a threshold, with some settings changed."""
+        config = replace(self.config, box_threshold=threshold, **(changes or {}))
+        chunks = self._prepare(config) if changes else self._chunks
+        self.grounder.threshold = threshold
+        miner = self._miner(config)
+        return [pair for chunk in chunks for pair in miner.ground(chunk)]
+
+    def curve(self, thresholds: Sequence[float]) -> Iterator[tuple[float, Score]]:
+        for threshold in thresholds:
+            yield threshold, score(self.mine(threshold), self.truth)
+
+
+def load_evaluation(config: BuildConfig, corpus: Path, detector: str) -> Evaluation:
+    """Reads the truth and loads the models. Raises `UserError`: no truth, no detector."""
+    from curation.phrases import PhraseExtractor
+
+    class KeepingExtractor(PhraseExtractor):
+        def forget(self) -> None:
+            """Every setting has the same captions."""
+
+    truth = read_truth(corpus)
+    grounder = ReplayGrounder(load_grounder(replace(config, box_threshold=FLOOR), detector))
+    models = PairModels.load(config)
+    if models.clip is not None:
+        models.clip = ReplayClip(models.clip)  # type: ignore[assignment]  # all that `judge` needs of it
+    return Evaluation(corpus, config, truth, grounder, KeepingExtractor(config), models)
+
+
+def best_threshold(curve: Sequence[tuple[float, Score]]) -> tuple[float, Score]:
+    """The threshold of the greatest recall at the asked precision; of the greatest precision where none reaches it."""
+    good = [point for point in curve if point[1].precision >= PRECISION_BAR]
+    if good:
+        return max(good, key=lambda point: point[1].recall)
+    return max((point for point in curve if point[1].mined), key=lambda point: point[1].precision)
+
+
+def default_corpus(size: int | None, seed: int) -> Path:
+    found = [entry for entry in entry_points(group="curation.defaults") if entry.name == "corpus"]
+    if not found:
+        raise UserError("no default corpus is installed; name one with --input")
+    return Path(found[0].load()(size, seed))
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m curation.evaluate", description=__doc__)
+    parser.add_argument("--input", type=Path, help="corpus with a truth folder; left out, the default corpus")
+    parser.add_argument("--size", type=int, help="rows of the default corpus")
+    parser.add_argument("--detector", help="GroundingDINO checkpoint; left out, the default one")
+    parser.add_argument("--box-threshold", type=float, help="left out, the checkpoint's operating point")
+    parser.add_argument("--clip", help="CLIP that scores crops, as in curation.build; left out, none does")
+    parser.add_argument("--min-clip-score", type=float, default=BuildConfig.min_clip_score)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--csv", type=Path, help="also write the curve over the threshold to this file")
+    parser.add_argument(
+        "--tune",
+        action="store_true",
+        help="find the threshold of the greatest recall at precision 0.90, on a corpus that is not the evaluated one",
+    )
+    parser.add_argument(
+        "--save", action="store_true", help=f"with --tune: keep it as the checkpoint's {OPERATING_POINT}"
+    )
+    parser.add_argument("--json", action="store_true", help="one figure a line")
+    return parser.parse_args(argv)
+
+
+def tune(arguments: argparse.Namespace, config: BuildConfig, detector: str) -> None:
+    corpus = arguments.input or default_corpus(arguments.size or TUNING_SIZE, TUNING_SEED)
+    threshold, reached = best_threshold(list(load_evaluation(config, corpus, detector).curve(FINE_CURVE)))
+    found = {"box_threshold": threshold, "precision": round(reached.precision, 3), "recall": round(reached.recall, 3)}
+    print(json.dumps({**found, "corpus": corpus.name}))
+    if arguments.save:
+        folder = Path(detector)
+        if not folder.is_dir():
+            raise UserError(f"--save: {detector} is no local checkpoint; pass --box-threshold {threshold} instead")
+        (folder / OPERATING_POINT).write_text(json.dumps({"box_threshold": threshold}) + "\n")
+
+
+def evaluate(arguments: argparse.Namespace, config: BuildConfig, detector: str) -> None:
+    from benchmarks.common import Figure, emit
+
+    corpus = arguments.input or default_corpus(arguments.size, EVALUATED_SEED)
+    threshold = with_threshold(config, detector).box_threshold
+    assert threshold is not None  # `with_threshold` gives one
+    evaluation = load_evaluation(config, corpus, detector)
+    pairs = evaluation.mine(threshold)
+    whole, by_dirt = score(pairs, evaluation.truth), score_by_dirt(pairs, evaluation.truth)
+    curve = list(evaluation.curve(CURVE))
+    ablations = {name: score(evaluation.mine(threshold, off), evaluation.truth) for name, off in ABLATIONS.items()}
+    if arguments.csv:
+        write_curve(arguments.csv, curve)
+    if not arguments.json:
+        rows = Counter(row.dirt for row in evaluation.truth.values())
+        show("kind of dirt", {f"{kind or 'none'} ({rows[kind]} rows)": s for kind, s in by_dirt.items()})
+        show("threshold", {f"{at:.2f}": s for at, s in curve})
+        show("without", {"(every filter on)": whole, **ablations})
+    note = f"box_threshold {threshold:g}, {f'crops at {config.min_clip_score:g}, ' if config.clip else ''}{corpus.name}"
+    emit(
+        [
+            Figure("curation.precision", whole.precision, "share", True, PRECISION_BAR, note),
+            Figure("curation.recall", whole.recall, "share", True, RECALL_BAR, note),
+        ],
+        arguments.json,
+    )
+
+
+def show(title: str, scores: Mapping[str, Score]) -> None:
+    table = Table(title, "pairs", "right", "precision", "named", "found", "recall", box=None)
+    for name, s in scores.items():
+        precision, recall = (f"{v:.3f}" if v == v else "-" for v in (s.precision, s.recall))
+        table.add_row(name, str(s.mined), str(s.right), precision, str(s.named), str(s.found), recall)
+    Console().print(table, "")
+
+
+def write_curve(path: Path, curve: Sequence[tuple[float, Score]]) -> None:
+    with path.open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["threshold", "pairs", "right", "precision", "named", "found", "recall"])
+        for at, s in curve:
+            writer.writerow([at, s.mined, s.right, s.precision, s.named, s.found, s.recall])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = parse_arguments(argv)
+    os.environ.setdefault("TQDM_DISABLE", "1")  # transformers' own bars
+    config = BuildConfig(
+        device=arguments.device,
+        box_threshold=arguments.box_threshold,
+        clip=arguments.clip,
+        min_clip_score=arguments.min_clip_score,
+    )
+    try:
+        detector = arguments.detector or default("detector")
+        (tune if arguments.tune else evaluate)(arguments, config, detector)
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,154 @@
+"""Every kind of picture that crawlers bring home: an RGB image, or a reason."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from curation.config import BuildConfig
+from curation.errors import Rejected
+from curation.images import decode
+from tests.curation.conftest import encoded, picture
+
+CONFIG = BuildConfig()
+
+
+def saved(image: Image.Image, format: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, format, **options)
+    return buffer.getvalue()
+
+
+def reason(data: bytes, **config) -> str:
+    with pytest.raises(Rejected) as rejection:
+        decode(data, BuildConfig(**config))
+    return rejection.value.reason
+
+
+def png(width: int, height: int, *, chunks: bytes = b"") -> bytes:
+    """A PNG that only says how large it is."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        body = kind + content
+        return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunks
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
+
+
+JPEG = encoded(picture(1))
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (b"", "image_empty"),
+        (b"no image at all", "image_unreadable"),
+        (b"<html><body>404</body></html>", "image_unreadable"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image_unreadable"),
+        (JPEG[:2], "image_unreadable"),
+        (JPEG[: len(JPEG) // 2], "image_truncated"),
+        (encoded(picture(1), "PNG")[:-300], "image_truncated"),
+        (JPEG[:200] + bytes(len(JPEG) - 200), "image_corrupt"),
+        (png(40_000, 40_000), "image_too_many_pixels"),
+        (png(9_000, 9_000), "image_too_many_pixels"),
+        (png(2**31 - 1, 2**31 - 1), "image_too_many_pixels"),
+        (png(64, 64), "image_truncated"),
+        (saved(picture(1, 20, 20), "PNG"), "image_too_small"),
+        (saved(picture(1, 640, 64), "PNG"), "image_too_long"),
+        (saved(Image.fromarray(np.full((64, 64), 40_000, np.uint16)), "PNG"), "image_not_8_bit"),
+        (
+            saved(picture(1), "GIF", save_all=True, append_images=[picture(2), picture(3)], duration=50),
+            "image_animated",
+        ),
+        (saved(picture(1), "WEBP", save_all=True, append_images=[picture(2)], duration=50), "image_animated"),
+        (saved(picture(1), "PNG", save_all=True, append_images=[picture(2)], duration=50), "image_animated"),
+        (saved(picture(1), "TIFF"), "image_unreadable"),
+        (JPEG + 200 * b"\xff\xda", "image_too_many_scans"),
+    ],
+)
+def test_pictures_that_are_refused(data: bytes, expected: str):
+    assert reason(data) in {expected, "image_corrupt" if expected == "image_truncated" else expected}
+
+
+@pytest.mark.parametrize("cut", range(0, len(JPEG), 97))
+def test_a_jpeg_cut_anywhere_is_a_reason(cut: int):
+    assert reason(JPEG[:cut]).startswith("image_")
+
+
+def test_flipped_bytes_are_an_image_or_a_reason():
+    rng = np.random.default_rng(0)
+    for format in ("JPEG", "PNG", "GIF", "WEBP", "BMP"):
+        data = np.frombuffer(saved(picture(1), format), np.uint8)
+        for _ in range(20):
+            damaged = data.copy()
+            damaged[rng.integers(0, len(data), 8)] = rng.integers(0, 256, 8)
+            try:
+                assert decode(damaged.tobytes(), CONFIG).mode == "RGB"
+            except Rejected as rejection:
+                assert rejection.reason.startswith("image_")
+
+
+def test_a_bomb_is_refused_before_it_is_decoded(monkeypatch):
+    """81 megapixels in a file of 70 bytes: refused by its header."""
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
+    assert reason(png(9_000, 9_000)) == "image_too_many_pixels"
+
+
+def test_a_text_chunk_that_unpacks_to_much_is_refused():
+    packed = zlib.compress(bytes(20_000_000), 1)
+    body = b"zTXt" + b"comment\0\0" + packed
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    assert reason(png(64, 64, chunks=chunk)).startswith("image_")
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "GIF", "BMP"])
+def test_every_format_becomes_rgb(format: str):
+    image = decode(saved(picture(1), format), CONFIG)
+    assert (image.mode, image.size) == ("RGB", (96, 64))
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "CMYK", "LA", "RGBA"])
+def test_every_mode_becomes_rgb(mode: str):
+    colour = Image.new("RGB", (64, 64), (200, 40, 40))
+    image = colour.quantize(4) if mode == "P" else colour.convert(mode)
+    data = saved(image, "JPEG" if mode == "CMYK" else "PNG")
+    image = decode(data, CONFIG)
+    assert image.mode == "RGB"
+    if mode in ("CMYK", "RGBA", "P"):
+        assert np.abs(np.asarray(image, int) - (200, 40, 40)).max() <= 12
+
+
+def test_a_palette_with_transparency_is_laid_on_white():
+    image = Image.new("P", (64, 64), 0)
+    image.putpalette([200, 40, 40, 0, 0, 255])
+    image.paste(1, (0, 0, 32, 64))
+    pixels = np.asarray(decode(saved(image, "PNG", transparency=bytes([0, 255])), CONFIG))
+    assert tuple(pixels[10, 10]) == (0, 0, 255) and tuple(pixels[10, 50]) == (255, 255, 255)
+
+
+def test_exif_orientation_is_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    image = picture(1, 96, 64)
+    turned = decode(saved(image, "PNG", exif=exif), CONFIG)
+    assert turned.size == (64, 96)
+    assert np.array_equal(np.asarray(turned), np.rot90(np.asarray(image), -1))
+
+
+def test_a_phone_s_jpeg_with_a_second_view_is_its_first_picture():
+    data = saved(picture(1), "MPO", save_all=True, append_images=[picture(2)])
+    first = decode(data, CONFIG)
+    assert np.abs(np.asarray(first, int) - np.asarray(picture(1), int)).mean() < 6

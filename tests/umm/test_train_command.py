@@ -1,0 +1,145 @@
+"""`python -m umm_bench.train` on a tiny base saved in a folder."""
+
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from tests.umm.conftest import picture
+from umm_bench import sample, train
+from umm_bench.umm import trainer
+from umm_bench.umm.checkpoint import STATE_FILE
+
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+
+
+def arguments(base, folder, output, *more):
+    small = ["--batch-size", 2, "--hidden-dim", 8, "--views", 1, "--base", base / "sd", "--mixed-precision", "no"]
+    return list(map(str, ["--data", folder, "--output", output, *small, *more]))
+
+
+def run_train(*settings):
+    return train.main(arguments(*settings))
+
+
+def test_train_resume_and_sample(base, pairs_folder, tmp_path, capsys):
+    folder, output, through = pairs_folder(), tmp_path / "tiue", tmp_path / "through"
+    assert run_train(base, folder, output, "--steps", 2) == 0
+    assert "6 pairs, 0 of them encoded before" in capsys.readouterr().out
+    assert run_train(base, folder, output, "--steps", 4) == 2
+    assert "pass --resume" in capsys.readouterr().err
+    assert run_train(base, folder, output, "--steps", 4, "--resume") == 0
+    assert "6 pairs, 6 of them encoded before" in capsys.readouterr().out
+    assert run_train(base, folder, through, "--steps", 4) == 0
+    assert (output / STATE_FILE).exists()
+    assert (output / WEIGHTS).read_bytes() == (through / WEIGHTS).read_bytes()
+    reference = tmp_path / "reference.png"
+    picture(4).save(reference)
+    settings = ["--base", base / "sd", "--image", reference, "--subject", "dog", "--prompt", "a dog", "--tiue", output]
+    assert sample.main([*map(str, settings), "--steps", "2", "--out", str(tmp_path / "out.png")]) == 0
+
+
+def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(base, pairs_folder, tmp_path, monkeypatch, capsys):
+    original, calls = trainer.umm_loss, []
+
+    def interrupted(*settings):
+        calls.append(1)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(*settings)
+
+    monkeypatch.setattr(trainer, "umm_loss", interrupted)
+    folder = pairs_folder()
+    assert run_train(base, folder, tmp_path / "tiue", "--steps", 5) == 130
+    assert "stopped after step 2" in capsys.readouterr().err
+    monkeypatch.setattr(trainer, "umm_loss", original)
+    assert run_train(base, folder, tmp_path / "tiue", "--steps", 5, "--resume") == 0
+
+
+def test_validation_and_tracker_show_and_change_nothing(base, pairs_folder, tmp_path):
+    folder, plain, shown = pairs_folder(), tmp_path / "plain", tmp_path / "shown"
+    assert run_train(base, folder, plain, "--steps", 3) == 0
+    show = ["--report-to", "tensorboard", "--validation-steps", 2, "--validation-prompt", "a {subject} on snow"]
+    assert run_train(base, folder, shown, "--steps", 3, *show) == 0
+    assert (shown / WEIGHTS).read_bytes() == (plain / WEIGHTS).read_bytes()
+    grids = sorted((shown / "validation").iterdir())
+    assert [path.name for path in grids] == ["step-000002.png", "step-000003.png"]
+    # two nouns in the data, each with its reference and one prompt
+    assert Image.open(grids[0]).size == (64, 64)
+    assert np.asarray(Image.open(grids[0])).std() > 0
+
+    events = EventAccumulator(str(shown / "logs")).Reload()
+    assert [event.step for event in events.Scalars("loss")] == [1, 2, 3]
+    assert all(np.isfinite(event.value) for event in events.Scalars("grad_norm"))
+    assert [event.step for event in events.Images("validation")] == [2, 3]
+
+
+def test_two_processes_train_as_one_with_their_rows(base, pairs_folder, tmp_path):
+    """Four rows a step in one process, or two in each of two: the same TIUE up to rounding."""
+    folder, one, two = pairs_folder(), tmp_path / "one", tmp_path / "two"
+    launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+              "--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no",
+              "-m", "umm_bench.train"]  # fmt: skip
+    result = subprocess.run(
+        [sys.executable, *launch, *arguments(base, folder, two, "--steps", 2)],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
+        cwd=Path(train.__file__).parents[1],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert result.stdout.count("6 pairs, 0 of them encoded before") == 1
+    assert run_train(base, folder, one, "--steps", 2, "--gradient-accumulation-steps", 2) == 0
+    both = [load_file(path / WEIGHTS) for path in (one, two)]
+    start = load_file(base / "tiue" / WEIGHTS)
+    assert both[0].keys() == both[1].keys() == start.keys()
+    assert all(torch.allclose(both[0][name], both[1][name], atol=1e-6) for name in both[0])
+    # a state of two processes goes on in one, where the rows of a step are as many
+    more = ["--steps", 3, "--resume"]
+    assert run_train(base, folder, two, *more) == 2
+    assert run_train(base, folder, two, *more, "--gradient-accumulation-steps", 2) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--steps", 0], "--steps must be at least 1"),
+        (["--gradient-accumulation-steps", 0], "--gradient-accumulation-steps must be at least 1"),
+        (["--augment-flip", 2], "flip must lie between 0 and 1.0"),
+        (["--validation-steps", 1, "--validation-prompt", "a dog"], "must contain {subject} once"),
+        (["--data", "nowhere"], "no parquet pairs"),
+    ],
+)
+def test_train_errors_are_one_line(base, tmp_path, capsys, pairs_folder, change, message):
+    assert run_train(base, pairs_folder(), tmp_path / "out", *change) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and message in error and "\n" not in error
+
+
+@pytest.mark.skipif(importlib.util.find_spec("wandb") is not None, reason="wandb is installed")
+def test_a_missing_tracker_is_named(base, pairs_folder, tmp_path, capsys):
+    assert run_train(base, pairs_folder(), tmp_path / "out", "--report-to", "wandb") == 2
+    assert "pip install wandb" in capsys.readouterr().err
+
+
+def test_each_augmentation_is_switched_alone(base, tmp_path, pairs_folder, monkeypatch):
+    seen = []
+    monkeypatch.setattr(train, "_encode", lambda *settings: seen.append(settings[3]) or exit(0))
+    folder = pairs_folder()
+    for name in ("crop", "flip", "colour", "rotation", "margin"):
+        with pytest.raises(SystemExit):
+            run_train(base, folder, tmp_path / "out", f"--augment-{name}", 0)
+    fields = [vars(config.augmentation) for config in seen]
+    assert [[name for name, value in field.items() if value == 0] for field in fields] == [
+        ["jitter"], ["flip"], ["colour"], ["rotation"], ["margin"]
+    ]  # fmt: skip

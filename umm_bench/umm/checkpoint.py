@@ -1,0 +1,97 @@
+"""Training states on disk: replaced whole, and refused by a run that they do not belong to."""
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from umm_bench.errors import UserError
+from umm_bench.umm.encoded import EncodedPairs, weights_digest
+from umm_bench.umm.pipeline import UMMPipeline
+from umm_bench.umm.trainer import TrainConfig, TrainState, initial_state
+
+STATE_FILE = "training_state.safetensors"
+# how a step's rows are split does not change the run, only their number does
+_SPLIT = ("batch_size", "gradient_accumulation_steps")
+
+
+def run_identity(pipe: UMMPipeline, pairs: EncodedPairs, rows_per_step: int) -> dict[str, str]:
+    """What a resumed run must share with the one that was stopped, beside the settings; by name.
+
+    Call it before `train` lowers the precision of the models.
+    """
+    models = {
+        name.replace("_", " "): weights_digest(getattr(pipe, name))
+        for name in ("unet", "vae", "text_encoder", "image_encoder")
+    }
+    settings = {name: value for name, value in pipe.scheduler.config.items() if not name.startswith("_")}
+    schedule = json.dumps(settings, sort_keys=True, default=str)
+    return {
+        **models,
+        "noise schedule": hashlib.sha256(schedule.encode()).hexdigest(),
+        "data": pairs.digest,
+        "number of rows a step": str(rows_per_step),
+    }
+
+
+def save_state(folder: Path, state: TrainState, config: TrainConfig, identity: dict[str, str]) -> None:
+    """The averaged TIUE, ready for `TIUE.from_pretrained(folder)`, and beside it all that resuming needs.
+
+    Each file replaces its predecessor in one move, so an interrupted save leaves the old checkpoint.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"tiue.{name}": tensor for name, tensor in state.tiue.state_dict().items()}
+    tensors |= {f"ema.{name}": tensor for name, tensor in state.ema.state_dict().items()}
+    for name, parameter in state.tiue.named_parameters():
+        tensors |= {f"adam.{name}.{key}": value for key, value in state.optimizer.state[parameter].items()}
+    metadata = {
+        "step": str(state.step),
+        "config": json.dumps(dataclasses.asdict(config)),
+        "identity": json.dumps(identity),
+    }
+    unfinished = folder / f"{STATE_FILE}.tmp"
+    save_file({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, unfinished, metadata)
+    os.replace(unfinished, folder / STATE_FILE)
+    staging = folder / ".staging"
+    state.ema.save_pretrained(staging)
+    for file in staging.iterdir():
+        os.replace(file, folder / file.name)
+    staging.rmdir()
+
+
+def load_state(folder: Path, pipe: UMMPipeline, config: TrainConfig, identity: dict[str, str]) -> TrainState:
+    """The state that `save_state` left in `folder`, to go on from.
+
+    Raises UserError when there is none, it is damaged, or it belongs to other settings, models or data;
+    `steps`, and the split of a step's rows into passes and processes, may differ.
+    """
+    path = folder / STATE_FILE
+    if not path.is_file():
+        raise UserError(f"nothing to resume: {path} does not exist")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged ({error}); delete it to start anew") from error
+    saved = json.loads(metadata["config"])
+    for name, value in dataclasses.asdict(config).items():
+        if name not in ("steps", *_SPLIT) and saved.get(name) != value:
+            raise UserError(f"cannot resume {folder}: it was trained with {name}={saved.get(name)}, not {value}")
+    known = json.loads(metadata["identity"])
+    for name, value in identity.items():
+        if known.get(name) != value:
+            raise UserError(f"cannot resume {folder}: the {name} is not the one that it was trained with")
+    state = initial_state(pipe, config)
+    state.step = int(metadata["step"])
+    for model, prefix in ((state.tiue, "tiue."), (state.ema, "ema.")):
+        model.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
+    for name, parameter in state.tiue.named_parameters():
+        prefix = f"adam.{name}."
+        moments = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        state.optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in moments.items()}
+    return state

@@ -1,0 +1,79 @@
+"""What a TIUE in training makes of a few references: a grid of pictures, the same seeds each time."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from diffusers.utils import make_image_grid
+from PIL import Image
+
+from umm_bench.errors import UserError
+from umm_bench.umm.images import open_image, square
+from umm_bench.umm.pairs import Pair
+from umm_bench.umm.pipeline import Subject, UMMPipeline
+from umm_bench.umm.tiue import TIUE
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """`prompts` are templates with {subject}; `subjects` is how many references are shown."""
+
+    prompts: tuple[str, ...] = ("a {subject}", "a {subject} on a beach", "a {subject} in the snow")
+    subjects: int = 4
+    alpha: float = 0.7
+    num_inference_steps: int = 20
+    guidance_scale: float = 5.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for prompt in self.prompts:
+            if prompt.count("{subject}") != 1:
+                raise UserError(f'the validation prompt "{prompt}" must contain {{subject}} once')
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A picture of a subject and the noun for it."""
+
+    image: Image.Image
+    noun: str
+
+
+def choose_references(pairs: Iterable[Pair], count: int) -> list[Reference]:
+    """The first `count` readable crops of different nouns."""
+    chosen: dict[str, Reference] = {}
+    for pair in pairs:
+        if len(chosen) == count:
+            break
+        if pair.head not in chosen:
+            try:
+                chosen[pair.head] = Reference(open_image(pair.crop), pair.head)
+            except UserError:
+                continue  # counted where the pairs are encoded
+    return list(chosen.values())
+
+
+def validation_grid(
+    pipe: UMMPipeline, tiue: TIUE, references: Sequence[Reference], config: ValidationConfig
+) -> Image.Image:
+    """A row for each reference: the reference, then one image for each prompt.
+
+    The parts of `pipe` are brought to the UNet's device and precision, and `tiue` stays its TIUE. No random
+    state but the pictures' own is used.
+    """
+    pipe.register_modules(tiue=tiue)
+    pipe.vae.to(pipe.unet.device, pipe.unet.dtype)
+    pipe.image_encoder.to(pipe.unet.device, pipe.unet.dtype)
+    rows = []
+    for reference in references:
+        images = pipe(
+            [prompt.format(subject=reference.noun) for prompt in config.prompts],
+            subjects=[Subject(reference.image, reference.noun)],
+            alpha=config.alpha,
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            generator=[torch.Generator("cpu").manual_seed(config.seed) for _ in config.prompts],
+        ).images
+        rows.append([square(reference.image).resize(images[0].size, Image.Resampling.LANCZOS), *images])
+    pictures = [image for row in rows for image in row]
+    return make_image_grid(pictures, rows=len(rows), cols=len(rows[0]))
