@@ -38,6 +38,10 @@ version and file digest; `report.html` shows where the other rows went, `pairs.h
 | `crop` | the box cut out, PNG |
 | `width`, `height` | of the upright image, in pixels |
 | `punsafe`, `pwatermark`, `similarity` | the corpus' own scores, null where it has none |
+| `aesthetic` | the corpus' own score, null where it has none |
+| `clip_score` | cosine of crop and phrase, null without `--clip` |
+| `mask` | of the crop, PNG, 255 on the thing; null without `--segmenter` |
+| `embedding` | of the image, null without `--semantic-duplicates` |
 | `phash`, `sha256` | of the image: 64-bit perceptual hash; digest of the bytes |
 
 `concept_counts.parquet` counts pairs by what their subject may be called (`concept`, `count`, `words`): the head

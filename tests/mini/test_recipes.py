@@ -10,6 +10,7 @@ from transformers import CLIPTokenizer
 from umm_bench.errors import UserError
 from umm_bench.mini import family, pretrain, tokenizer
 from umm_bench.mini.recipes.common import Runtime, TrainConfig, fit, learning_rate_at, to_device
+from umm_bench.mini.recipes.sd import SDConfig
 from umm_bench.mini.recipes.vae import VAEConfig
 
 
@@ -147,3 +148,19 @@ def test_sizes_that_do_not_fit_are_one_line(capsys):
     assert pretrain.main(["vae", "--size", "128", "--warm-start"]) == 2
     assert pretrain.main(["sd", "--size", "256"]) == 2
     assert capsys.readouterr().err.count("error:") == 3
+
+
+def test_a_vae_ahead_of_the_shipped_generator_lies_beside_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(family, "WEIGHTS", tmp_path / "weights")
+    monkeypatch.setattr(family, "PARTS", tmp_path / "weights" / "parts")
+    recipe, _ = pretrain.make("vae")
+    runs = [{"steps": 1, "batch_size": recipe.batch_size}]
+    written = family.publish(recipe, tmp_path / "run", runs)
+    assert written == [tmp_path / "run" / "model", tmp_path / "weights" / "parts" / "vae"]
+    weight = recipe.module.encoder.conv_in.weight.detach().clone()
+    again, _ = pretrain.make("vae")
+    torch.nn.init.zeros_(again.module.encoder.conv_in.weight)
+    pretrain.warm_start(again)
+    assert torch.allclose(again.module.encoder.conv_in.weight, weight, atol=1e-3)  # half precision
+    monkeypatch.chdir(tmp_path)  # no training here: a generator is trained on the part
+    assert SDConfig().vae == family.PARTS / "vae"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from contextlib import nullcontext
 from copy import deepcopy
 
 import pytest
@@ -14,6 +15,7 @@ from umm_bench.errors import UserError
 from umm_bench.umm import TIUE
 from umm_bench.umm.checkpoint import STATE_FILE, load_state, run_identity, save_state
 from umm_bench.umm.encoded import EncodeConfig, EncodedPairs, encode_pairs
+from umm_bench.umm.frozen import FrozenConvolutions
 from umm_bench.umm.pairs import read_pairs, subject_caption, target_image
 from umm_bench.umm.trainer import TrainConfig, _indices, initial_state, min_snr_weight, train
 
@@ -261,3 +263,25 @@ def test_the_reference_reaches_the_loss(umm, encoded):
         healthy(indices), image_embeds_BVE=torch.randn_like(healthy(indices).image_embeds_BVE)
     )
     assert next(train(umm, encoded, config, initial_state(umm, config))).loss != first
+
+
+def test_frozen_convolutions_keep_no_input_and_the_same_gradient(tiny_sd):
+    def run(mode):
+        kept = []
+        context_BLD = torch.linspace(-1, 1, 2 * 24 * 32).view(2, 24, 32).requires_grad_()
+        latents_BCHW = torch.linspace(-1, 1, 2 * 4 * 8 * 8).view(2, 4, 8, 8)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t), mode:
+            tiny_sd.unet(latents_BCHW, 5, encoder_hidden_states=context_BLD).sample.square().sum().backward()
+        return context_BLD.grad, sum({t.untyped_storage().data_ptr(): t.nbytes for t in kept}.values())
+
+    tiny_sd.unet.requires_grad_(False)
+    (plain, all_bytes), (frozen, bytes_kept) = run(nullcontext()), run(FrozenConvolutions())
+    assert torch.allclose(plain, frozen, rtol=1e-4, atol=1e-6)
+    assert bytes_kept < 0.9 * all_bytes
+
+
+def test_trainable_convolutions_are_left_alone():
+    layer, x = torch.nn.Conv2d(2, 2, 3), torch.ones(1, 2, 4, 4, requires_grad=True)
+    with FrozenConvolutions():
+        layer(x).sum().backward()
+    assert layer.weight.grad is not None and x.grad is not None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 WEIGHTS = Path(__file__).parent / "weights"
 TRAINING = "training.json"
 HOME = {"vae": "sd", "clip": "sd"}  # recipes whose models are shipped inside another's
+PARTS = WEIGHTS / "parts"  # a VAE and a CLIP that are ahead of the shipped `sd`: the next one is trained on them
 NAMES = ("sd", "image_encoder", "scoring_clip", "encoder", "detector", "tiue")
 
 
@@ -69,9 +70,11 @@ def publish(recipe: Recipe, folder: Path, runs: list[dict[str, object]], shipped
     if name not in NAMES or not shipped:
         (folder / "model").mkdir(parents=True, exist_ok=True)
         save(folder / "model")
-        return [folder / "model"]
+        return [folder / "model", *([ship(f"parts/{name}", save)] if shipped else [])]
     written = [ship(name, save)]
-    if name == "sd":  # its CLIP's other tower turns a reference into what the TIUE reads
+    if name == "sd":
+        shutil.rmtree(PARTS, ignore_errors=True)  # they are in it now
+        # Its CLIP's other tower turns a reference into what the TIUE reads
         written.append(ship("image_encoder", recipe.save_image_encoder))  # type: ignore[attr-defined]
     return written
 
@@ -79,7 +82,7 @@ def publish(recipe: Recipe, folder: Path, runs: list[dict[str, object]], shipped
 def ship(name: str, save: Callable[[Path], None]) -> Path:
     """Write a model into the family by `save(folder)`, whole or not at all."""
     final = WEIGHTS / name
-    temporary = WEIGHTS / f".{name}.part"
+    temporary = final.with_name(f".{final.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     save(temporary)

@@ -53,7 +53,9 @@ def make(name: str, image_size: int = 64) -> tuple[Recipe, TrainConfig]:
 
 def warm_start(recipe: Recipe) -> None:
     """Give the recipe what the shipped family has of it."""
-    if recipe.name == "vae":
+    if (family.PARTS / recipe.name).is_dir():
+        recipe.load(family.PARTS / recipe.name)
+    elif recipe.name == "vae":
         recipe.load(family.path("sd") / "vae")
     elif recipe.name == "clip":
         recipe.load_towers(family.path("sd") / "text_encoder", family.path("image_encoder"))  # type: ignore[attr-defined]
@@ -65,8 +67,9 @@ def training_runs(recipe: Recipe, folder: Path, warm: bool) -> list[dict[str, ob
     """How `recipe` was trained, for the model card: one entry a run, those of the weights it started from first."""
     state = json.loads((folder / "checkpoint" / "state.json").read_text())
     run = {"steps": state["step"], "batch_size": recipe.batch_size, "hours": round(state["seconds"] / 3600, 2)}
-    shipped = family.WEIGHTS / family.HOME.get(recipe.name, recipe.name) / family.TRAINING
-    before = json.loads(shipped.read_text()).get(recipe.name, []) if warm and shipped.exists() else []
+    homes = (family.PARTS / recipe.name, family.WEIGHTS / family.HOME.get(recipe.name, recipe.name))
+    shipped = next((home / family.TRAINING for home in homes if home.is_dir()), Path())
+    before = json.loads(shipped.read_text()).get(recipe.name, []) if warm and shipped.is_file() else []
     return [*before, run]
 
 

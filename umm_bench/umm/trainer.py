@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -159,7 +159,7 @@ def train(
         state.optimizer.zero_grad(set_to_none=True)
         losses = []
         for part in passes:
-            with FrozenConvolutions(), _attention(pipe, positions):
+            with _lean_forward(pipe, positions):
                 loss = umm_loss(pipe, state.tiue, schedule, pairs.batch(indices[part]), draws.rows(part), config)
             (loss / len(passes)).backward()
             losses.append(loss.detach())
@@ -194,11 +194,17 @@ def _step(state: TrainState, config: TrainConfig, loss: Tensor, accelerator: "Ac
         torch._foreach_lerp_(list(state.ema.parameters()), parameters, 1 - decay)
 
 
-def _attention(pipe: UMMPipeline, positions: int) -> AbstractContextManager[None]:
+@contextmanager
+def _lean_forward(pipe: UMMPipeline, positions: int) -> Iterator[None]:
+    """A forward pass that keeps less and whose backward pass is faster; `positions` are those of a latent."""
+    if pipe.unet.is_gradient_checkpointing:
+        yield  # the second forward pass happens within the backward pass, out of here, and must be as the first
+        return
     # In bfloat16 on a CPU the backward pass of fused attention is slow: a step of the mini base takes 0.83 of its time
     # with plain products (AMX, torch 2.13). Those keep every attention weight, too many of a large latent.
     plain = pipe.unet.device.type == "cpu" and pipe.unet.dtype == torch.bfloat16 and positions <= 1024
-    return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
+    with FrozenConvolutions(), sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
+        yield
 
 
 def noise_schedule(pipe: UMMPipeline) -> DDPMScheduler:

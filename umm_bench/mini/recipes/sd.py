@@ -24,6 +24,12 @@ from umm_bench.mini.recipes.common import Runtime, run_folder
 from umm_bench.mini.recipes.vae import to_tensor
 
 
+def _part(name: str, image_size: int) -> Path:
+    """Where a finished VAE or CLIP is: of a training here or, in a clone, one that is ahead of the shipped `sd`."""
+    here = run_folder(name, image_size) / "model"
+    return family.PARTS / name if image_size == 64 and not here.is_dir() else here
+
+
 @dataclass(frozen=True)
 class SDConfig:
     """`scenes` latents are cached, in files of `chunk`; each step draws from them.
@@ -44,11 +50,11 @@ class SDConfig:
 
     @property
     def vae(self) -> Path:
-        return run_folder("vae", self.image_size) / "model"
+        return _part("vae", self.image_size)
 
     @property
     def clip(self) -> Path:
-        return run_folder("clip", self.image_size) / "model"
+        return _part("clip", self.image_size)
 
     @property
     def cache(self) -> Path:
@@ -215,7 +221,10 @@ class SDRecipe:
         return trained if all(part.is_dir() for part in trained) else [family.path("sd")]
 
     def load(self, folder: Path) -> None:
-        self.unet.load_state_dict(UNet2DConditionModel.from_pretrained(folder, subfolder="unet").state_dict())
+        unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
+        if unet.config.block_out_channels != self.unet.config.block_out_channels:
+            raise UserError(f"the UNet in {folder} is of other sizes; train this one without --warm-start")
+        self.unet.load_state_dict(unet.state_dict())
 
     def save_image_encoder(self, folder: Path) -> None:
         """The tower beside the text encoder, for the TIUE."""
