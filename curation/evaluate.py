@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import math
 import os
 import re
 import sys
@@ -93,6 +94,11 @@ class Score:
     @property
     def precision(self) -> float:
         return self.right / self.mined if self.mined else float("nan")
+
+    @property
+    def standard_error(self) -> float:
+        """Of the precision, as a binomial share."""
+        return math.sqrt(self.precision * (1 - self.precision) / self.mined) if self.mined else float("nan")
 
     @property
     def recall(self) -> float:
@@ -238,8 +244,11 @@ def load_evaluation(config: BuildConfig, corpus: Path, detector: str) -> Evaluat
 
 
 def best_threshold(curve: Sequence[tuple[float, Score]]) -> tuple[float, Score]:
-    """The threshold of the greatest recall at the asked precision; of the greatest precision where none reaches it."""
-    good = [point for point in curve if point[1].precision >= PRECISION_BAR]
+    """The threshold of the greatest recall at the asked precision; of the greatest precision where none reaches it.
+
+    The precision counts less its standard error: another corpus should reach the bar, not this one only.
+    """
+    good = [point for point in curve if point[1].precision - point[1].standard_error >= PRECISION_BAR]
     if good:
         return max(good, key=lambda point: point[1].recall)
     return max((point for point in curve if point[1].mined), key=lambda point: point[1].precision)
