@@ -27,10 +27,14 @@ lint: $(INSTALLED)
 MINI_PAIRS ?= 8000
 mini: $(INSTALLED)
 	for name in vae clip sd scoring_clip encoder detector; do $(PY) -m umm_bench.mini.pretrain $$name || exit $$?; done
+	$(PY) -m curation.evaluate --tune --save
 	$(PY) -m umm_bench.mini.corpus --size $(MINI_PAIRS)
 	$(PY) -m curation.build --source laion --input data/mini-laion-$(MINI_PAIRS) --output data/pairs-$(MINI_PAIRS)
 	$(PY) -m umm_bench.train --data data/pairs-$(MINI_PAIRS) --base mini --output runs/mini/tiue --steps 1000 --lr 5e-4 --resume
 	$(PY) -m umm_bench.mini.family runs/mini/tiue
+	$(PY) -m umm_bench.mini.evaluate --write
+	$(PY) -m umm_bench.mini.comparison --write
+	$(PY) -m umm_bench.mini.cards
 
 clean:
 	rm -rf data runs reports/run-* reports/samples reports/setups reports/*.duckdb*

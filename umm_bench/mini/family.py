@@ -80,7 +80,10 @@ def publish(recipe: Recipe, folder: Path, runs: list[dict[str, object]], shipped
 
 
 def ship(name: str, save: Callable[[Path], None]) -> Path:
-    """Write a model into the family by `save(folder)`, whole or not at all."""
+    """Write a model into the family by `save(folder)`, whole or not at all.
+
+    What was there goes, its card and a detector's operating point too: they were measured on other weights.
+    """
     final = WEIGHTS / name
     temporary = final.with_name(f".{final.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -88,9 +91,6 @@ def ship(name: str, save: Callable[[Path], None]) -> Path:
     save(temporary)
     for weights in temporary.rglob("*.safetensors"):
         _halve(weights)
-    for kept in ("README.md", "curation.json"):  # written about these weights by others: to be made anew, not lost
-        if (final / kept).exists() and not (temporary / kept).exists():
-            shutil.copy2(final / kept, temporary)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(temporary, final)
     return final

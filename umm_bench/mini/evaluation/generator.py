@@ -157,4 +157,4 @@ def rarity() -> Rarity:
         f"95% {low:.3f} to {high:.3f}, {len(names)} concepts seen {counts[names[-1]]:g} to {counts[names[0]]:g} times; "
         f"the judge alone, on real drawings: {slope(x, control):.3f}"
     )
-    return Rarity("sd.rarity_slope", round(slope(x, right), 4), "share a decade", True, 0.0, note, points)
+    return Rarity("sd.rarity_slope", round(slope(x, right), 4), "share a decade", True, None, note, points)
