@@ -52,8 +52,7 @@ def readable(config: BuildConfig, limit: int) -> list[tuple[bytes, str]]:
     from curation.images import decode
 
     found = []
-    assert config.input is not None
-    for row in (row for shard in open_source(config, config.input).shards() for row in shard.read()):
+    for row in (row for shard in open_source(config).shards() for row in shard.read()):
         try:
             if isinstance(row, Sample) and row.image is not None:
                 decode(row.image, config)
@@ -147,10 +146,9 @@ def recorded(config: BuildConfig) -> list[tuple[Image.Image, list[str]]]:
     from curation.phrases import PhraseExtractor
     from curation.pipeline import ShardMiner
 
-    assert config.input is not None
     asked = []
     extractor = PhraseExtractor(config)
-    for shard in open_source(config, config.input).shards():
+    for shard in open_source(config).shards():
         for candidates, _ in ShardMiner(config, extractor, Nothing()).prepare(shard.read()):
             asked += [(c.image, [p.text for p in c.phrases]) for c in candidates if c.image is not None]
     return asked

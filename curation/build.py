@@ -55,9 +55,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TQDM_DISABLE", "1")
     try:
         config = parse_arguments(argv)
-        if config.input is None:
-            console.print(HOW_TO_NAME_LAION, style="dim", highlight=False)
         plan = make_plan(config)
+        if config.source == "laion" and config.input is None:
+            console.print(HOW_TO_NAME_LAION, style="dim", highlight=False)
         if not plan.complete:
             with console.status("loading spaCy and the detector") if console.is_terminal else nothing():
                 first = next(progress := run(plan), None)

@@ -9,8 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from curation.errors import UserError
-from curation.grounding.transformers_backend import pick_device
+from curation.checkpoints import loading, pick_device
 
 BATCH_SIZE = 64
 
@@ -27,13 +26,10 @@ class ClipScorer:
         """Raises `UserError` where ``checkpoint``, a folder or a hub name, is no CLIP."""
         from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, CLIPProcessor
 
-        try:
+        with loading("--clip", checkpoint):
             model: Any = CLIPModel.from_pretrained(checkpoint)
             images = CLIPImageProcessorPil.from_pretrained(checkpoint)
             processor = CLIPProcessor(images, AutoTokenizer.from_pretrained(checkpoint))
-        except (OSError, ValueError, KeyError) as error:
-            first_line = (str(error).splitlines() or [repr(error)])[0]
-            raise UserError(f"--clip {checkpoint} cannot be loaded: {first_line}") from error
         return cls(model.to(pick_device(device)), processor)
 
     def score(self, crops: Sequence[Image.Image], phrases: Sequence[str]) -> list[float]:

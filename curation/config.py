@@ -30,7 +30,7 @@ class BuildConfig:
 
     source: str = option("laion", "source", "kind of corpus: a name in the entry-point group curation.sources")
     input: str | None = option(
-        None, "source", "folder, file or glob of the corpus; left out, the default corpus is mined"
+        None, "source", "folder, file, glob, URL or hub name of the corpus; left out, laion mines the default corpus"
     )
     output: str = option("data/pairs", "source", "folder for the mined pairs", in_fingerprint=False)
     image_column: str | None = option(None, "source", "column that holds the images; found by itself if clear")

@@ -210,7 +210,7 @@ class Evaluation:
 
     def _prepare(self, config: BuildConfig) -> list[list[Candidate]]:
         # One miner for all shards, so that duplicates across them are told as a build's last pass tells them.
-        shards = open_source(config, str(self.corpus)).shards()
+        shards = open_source(replace(config, input=str(self.corpus))).shards()
         rows = chain.from_iterable(shard.read() for shard in shards)
         return [candidates for candidates, _ in self._miner(config).prepare(rows)]
 

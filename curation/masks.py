@@ -8,9 +8,8 @@ from typing import Any, Self
 import torch
 from PIL import Image
 
+from curation.checkpoints import loading, pick_device
 from curation.crops import pixel_edges
-from curation.errors import UserError
-from curation.grounding.transformers_backend import pick_device
 from curation.records import Box
 
 
@@ -25,12 +24,9 @@ class SamSegmenter:
         from transformers import SamModel, SamProcessor
         from transformers.models.sam.image_processing_pil_sam import SamImageProcessorPil
 
-        try:
+        with loading("--segmenter", checkpoint):
             model: Any = SamModel.from_pretrained(checkpoint)
             processor = SamProcessor(SamImageProcessorPil.from_pretrained(checkpoint))
-        except (OSError, ValueError, KeyError) as error:
-            first_line = (str(error).splitlines() or [repr(error)])[0]
-            raise UserError(f"--segmenter {checkpoint} cannot be loaded: {first_line}") from error
         return cls(model.to(pick_device(device)), processor)
 
     @torch.inference_mode()

@@ -71,7 +71,7 @@ def make_plan(config: BuildConfig, grounder: Grounder | None = None) -> Plan:
         value = getattr(config, name)
         if value is not None and value < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
-    found = open_source(config, config.input or default("corpus")).shards()
+    found = open_source(config).shards()
     limited: list[tuple[Shard, int | None]] = (
         [(shard, None) for shard in found] if config.limit is None else first_rows(found, config.limit)
     )

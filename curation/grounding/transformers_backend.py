@@ -16,6 +16,7 @@ from typing import Any, Self
 import torch
 from PIL import Image
 
+from curation.checkpoints import loading, pick_device
 from curation.config import BuildConfig
 from curation.errors import UserError
 from curation.grounding.base import with_threshold
@@ -61,12 +62,9 @@ class TransformersGrounder:
         looks_local = detector.startswith((".", "/", "~")) or Path(detector).exists()
         if looks_local and not (Path(detector) / "config.json").is_file():
             raise UserError(f"--detector {detector}: no config.json there; name a folder in transformers format")
-        try:
+        with loading("--detector", detector):
             processor = AutoProcessor.from_pretrained(detector)
             model: Any = GroundingDinoForObjectDetection.from_pretrained(detector, dtype=getattr(torch, config.dtype))
-        except (OSError, ValueError, KeyError) as error:
-            first_line = (str(error).splitlines() or [repr(error)])[0]
-            raise UserError(f"--detector {detector} cannot be loaded: {first_line}") from error
         return cls(model.to(pick_device(config.device)), processor, with_threshold(config, detector))
 
     def ground(self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]]) -> list[list[list[Box]]]:
@@ -143,11 +141,3 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     """Also the allocator of the CPU, whose error has no class of its own."""
     text = str(error).lower()
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
-
-
-def pick_device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"--device {name}: torch sees no GPU here; use --device cpu")
-    return name

@@ -9,6 +9,7 @@ from itertools import islice
 from typing import Protocol
 
 from curation.config import BuildConfig
+from curation.defaults import default
 from curation.errors import UserError
 from curation.records import BadRow, Sample
 
@@ -78,11 +79,11 @@ def count_by_reading(rows: Iterator[Sample | BadRow], at_most: int) -> int:
     return sum(1 for _ in islice(rows, at_most))
 
 
-def open_source(config: BuildConfig, input: str) -> Source:
-    """The source that ``config.source`` names, on ``input``.
+def open_source(config: BuildConfig) -> Source:
+    """The source that ``config.source`` names, on ``config.input``; `laion` without one reads the default corpus.
 
     Raises:
-        UserError: no such source, or the package that offers it does not load.
+        UserError: no such source, no input for it, or the package that offers it does not load.
     """
     known = {entry.name: entry for entry in entry_points(group="curation.sources")}
     if config.source not in known:
@@ -91,4 +92,6 @@ def open_source(config: BuildConfig, input: str) -> Source:
         source = known[config.source].load()
     except (ImportError, AttributeError) as error:
         raise UserError(f"source {config.source!r} ({known[config.source].value}) does not load: {error}") from error
-    return source(input, config)
+    if config.input is None and config.source != "laion":
+        raise UserError(f"--source {config.source} needs --input")
+    return source(config.input or default("corpus"), config)

@@ -209,7 +209,9 @@ def test_user_errors_are_one_line_and_exit_code_2(corpus: Path, tmp_path: Path, 
         ["--source", "moon", "--input", str(corpus), "--detector", str(tmp_path), *missing],
         ["--input", str(corpus), "--detector", str(tmp_path / "none"), *missing],
         ["--input", str(corpus), "--detector", str(tmp_path), "--limit", "0", *missing],
+        ["--source", "folder", "--detector", str(tmp_path), *missing],
     ):
         assert main(arguments) == 2
         error = capsys.readouterr().err.strip().splitlines()[-1]
         assert error.startswith("error: ")
+        assert "mini-LAION" not in error and "mini-laion" not in error

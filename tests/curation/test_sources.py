@@ -44,8 +44,7 @@ REAL = Path(__file__).parents[3] / "shared" / "data" / "laion" / "laion400m-10k.
 
 
 def read(path: Path | str, **config):
-    settings = BuildConfig(**config)
-    shards = open_source(settings, str(path)).shards()
+    shards = open_source(BuildConfig(input=str(path), **config)).shards()
     items = [list(shard.read()) for shard in shards]
     assert [shard.count(10**9) for shard in shards] == [len(found) for found in items]
     assert [shard.count(2) for shard in shards] == [min(2, len(found)) for found in items]
@@ -108,7 +107,7 @@ def test_bad_cells_are_missing_values(tmp_path: Path):
 def test_url_lists_are_cut_into_shards(tmp_path: Path):
     table = pa.table({"URL": [f"u{i}" for i in range(25)], "TEXT": ["t"] * 25})
     pq.write_table(table, tmp_path / "x.parquet", row_group_size=4)
-    shards = open_source(BuildConfig(rows_per_shard=10), str(tmp_path)).shards()
+    shards = open_source(BuildConfig(rows_per_shard=10, input=str(tmp_path))).shards()
     assert [shard.rows for shard in shards] == [10, 10, 5]
     assert [item.url for shard in shards for item in shard.read()] == [f"u{i}" for i in range(25)]
     assert len({shard.name for shard in shards}) == 3
@@ -285,7 +284,7 @@ def test_damage_to_one_row_group_costs_that_group(tmp_path: Path):
     middle = column.data_page_offset + column.total_compressed_size // 2
     data[middle : middle + 40] = bytes(40)
     path.write_bytes(data)
-    shards = open_source(BuildConfig(rows_per_shard=1000), str(tmp_path)).shards()
+    shards = open_source(BuildConfig(rows_per_shard=1000, input=str(tmp_path))).shards()
     items = [item for shard in shards for item in shard.read()]
     assert reasons(items) == ["broken_list"] and len(items) == 301
     assert items[-1].url == "https://example.com/399"
@@ -327,7 +326,7 @@ def test_csv_rows_with_every_kind_of_damage(tmp_path: Path):
 def test_a_quote_that_is_never_closed_is_a_reason(tmp_path: Path, monkeypatch):
     monkeypatch.setattr("curation.sources.tables.MAX_CELL_CHARS", 40_000)
     (tmp_path / "x.csv").write_bytes(b'URL,TEXT\nu0,ok\nu1,"open\n' + b"u,t\n" * 12_000)
-    shards = open_source(BuildConfig(rows_per_shard=10**9), str(tmp_path)).shards()
+    shards = open_source(BuildConfig(rows_per_shard=10**9, input=str(tmp_path))).shards()
     counts = Counter(type(item).__name__ for shard in shards for item in shard.read())
     assert counts["BadRow"] == 1 and counts["Sample"] > 1_000  # reading went on after the limit
 
@@ -482,7 +481,7 @@ def test_hf_finds_the_columns_where_they_are_clear(tmp_path: Path):
     assert [item.caption for item in items] == ["a", "b", "c", "d"]
     assert items[1].image == b"broken picture" and items[3].image == encoded(picture(3), "PNG")
     assert len({item.key for item in items}) == 4
-    assert len(open_source(BuildConfig(source="hf"), str(folder)).shards()) == 2
+    assert len(open_source(BuildConfig(source="hf", input=str(folder))).shards()) == 2
 
 
 def test_hf_asks_where_they_are_not(tmp_path: Path):

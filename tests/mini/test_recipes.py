@@ -9,7 +9,7 @@ from transformers import CLIPTokenizer
 
 from umm_bench.errors import UserError
 from umm_bench.mini import family, pretrain, tokenizer
-from umm_bench.mini.recipes.common import Runtime, TrainConfig, fit, learning_rate_at, to_device
+from umm_bench.mini.recipes.common import Optimizers, Runtime, TrainConfig, fit, schedule, to_device
 from umm_bench.mini.recipes.sd import SDConfig
 from umm_bench.mini.recipes.vae import VAEConfig
 
@@ -52,10 +52,12 @@ def _run(folder, config=CONFIG, stop=None):
     return recipe.module.weight.detach().clone(), losses
 
 
-def test_resume_is_bitwise_the_unbroken_run(tmp_path):
-    whole, losses = _run(tmp_path / "a")
-    _, before = _run(tmp_path / "b", stop=11)
-    resumed, after = _run(tmp_path / "b")
+@pytest.mark.parametrize("muon", [None, 0.02])
+def test_resume_is_bitwise_the_unbroken_run(tmp_path, muon):
+    config = dataclasses.replace(CONFIG, muon=muon)
+    whole, losses = _run(tmp_path / "a", config)
+    _, before = _run(tmp_path / "b", config, stop=11)
+    resumed, after = _run(tmp_path / "b", config)
     assert torch.equal(whole, resumed) and before + after == losses
     assert losses[-1] < losses[0]
 
@@ -97,8 +99,21 @@ def test_a_nan_stops_the_run(tmp_path):
 
 
 def test_learning_rate_rises_holds_and_falls():
-    rates = [learning_rate_at(step, CONFIG) for step in range(30)]
-    assert rates[0] < rates[4] == rates[15] == 0.05 > rates[-1]
+    shares = [schedule(step, CONFIG) for step in range(30)]
+    assert shares[0] < shares[4] == shares[15] == 1 > shares[-1]
+
+
+def test_muon_takes_the_hidden_matrices_and_kernels_and_changes_them_in_place():
+    module = torch.nn.ModuleDict({"conv_in": torch.nn.Conv2d(1, 4, 3), "hidden": torch.nn.Conv2d(4, 6, 3)})
+    before = {name: p.detach().clone() for name, p in module.named_parameters()}
+    optimizers = Optimizers(module, TrainConfig(steps=1, learning_rate=0.0, weight_decay=0.0, muon=0.1))
+    module["hidden"](module["conv_in"](torch.randn(2, 1, 8, 8))).square().mean().backward()
+    optimizers.step(1.0, 1.0)
+    changed = {name for name, p in module.named_parameters() if not torch.equal(p, before[name])}
+    assert changed == {"hidden.weight"}  # AdamW's rate is 0 here
+    step = (before["hidden.weight"] - module["hidden"].weight).detach().flatten(1)
+    lengths = torch.linalg.svdvals(step)  # Muon's step is nearly orthogonal: no direction is favoured
+    assert lengths.max() / lengths.min() < 2
 
 
 def test_an_unknown_name_is_one_line_and_exit_code_2(capsys):

@@ -28,7 +28,7 @@ RECIPES: dict[str, tuple[str, TrainConfig]] = {
         "umm_bench.mini.recipes.clip:ConditioningCLIP",
         TrainConfig(steps=1750, learning_rate=1e-3, weight_decay=0.1),
     ),
-    "sd": ("umm_bench.mini.recipes.sd:SDRecipe", TrainConfig(steps=10_000, learning_rate=6e-4)),
+    "sd": ("umm_bench.mini.recipes.sd:SDRecipe", TrainConfig(steps=10_000, learning_rate=6e-4, muon=1.5e-3)),
     "encoder": (
         "umm_bench.mini.recipes.encoder:EncoderRecipe",
         TrainConfig(steps=220, learning_rate=1e-3, weight_decay=0.05),

@@ -55,10 +55,12 @@ def run_folder(name: str, image_size: int = 64) -> Path:
 @dataclass(frozen=True)
 class TrainConfig:
     """`warmup` steps up, constant, then a linear fall over the last `decay` share of `steps` (so that a longer
-    run of the same recipe continues from where a shorter one was still constant)."""
+    run of the same recipe continues from where a shorter one was still constant). `muon` is the peak rate of Muon on
+    the hidden layers' matrices; None leaves them to AdamW too."""
 
     steps: int
     learning_rate: float = 1e-3
+    muon: float | None = None
     warmup: int = 100
     decay: float = 0.25
     weight_decay: float = 0.01
@@ -151,11 +153,75 @@ class Progress:
     seconds: float
 
 
-def learning_rate_at(step: int, config: TrainConfig) -> float:
-    """Warm-up, stable, decay."""
+def schedule(step: int, config: TrainConfig) -> float:
+    """The share of the peak learning rates at a step: warm-up, stable, decay."""
     fall = config.steps * config.decay
     left = (config.steps - step) / fall if fall else 1.0
-    return config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup)) * max(0.02, min(1.0, left))
+    return min(1.0, (step + 1) / max(1, config.warmup)) * max(0.02, min(1.0, left))
+
+
+class Optimizers:
+    """AdamW, and beside it Muon for the hidden layers' matrices where `config.muon` is given.
+
+    A convolution's kernel is a matrix [out, in * height * width], which Muon sees as a view. Embeddings and the layers
+    that touch latents or timesteps stay with AdamW, as Muon's authors advise.
+    """
+
+    OUTER = ("embed", "time_emb", "conv_in", "conv_out")
+
+    def __init__(self, module: torch.nn.Module, config: TrainConfig) -> None:
+        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        self.parameters = [p for _, p in named]
+        hidden = {n for n, p in named if config.muon and p.ndim >= 2 and not any(part in n for part in self.OUTER)}
+        self.views = [(p, torch.nn.Parameter(p.detach().view(len(p), -1))) for n, p in named if n in hidden]
+        self.rates = [config.learning_rate]
+        self.all: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(
+                [p for n, p in named if n not in hidden],
+                lr=config.learning_rate,
+                weight_decay=config.weight_decay,
+                betas=(0.9, 0.98),
+            )
+        ]
+        if config.muon:
+            self.rates.append(config.muon)
+            matrices = [view for _, view in self.views]
+            self.all.append(
+                torch.optim.Muon(
+                    matrices, lr=config.muon, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
+                )
+            )
+
+    def step(self, share: float, max_norm: float) -> None:
+        """One step at `share` of the peak rates with the gradients clipped, which are then dropped."""
+        torch.nn.utils.clip_grad_norm_(self.parameters, max_norm)
+        for p, view in self.views:
+            view.grad = None if p.grad is None else p.grad.view(len(p), -1)
+        for optimizer, rate in zip(self.all, self.rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * share
+            optimizer.step()
+        for p in [*self.parameters, *(view for _, view in self.views)]:
+            p.grad = None
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Everything they remember, by optimizer, parameter and name."""
+        states = [optimizer.state_dict()["state"] for optimizer in self.all]
+        return {
+            f"{n}.{i}.{k}": torch.as_tensor(v)
+            for n, state in enumerate(states)
+            for i, entry in state.items()
+            for k, v in entry.items()
+        }
+
+    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
+        """Take what `tensors` gave."""
+        states: list[dict[int, dict[str, Any]]] = [{} for _ in self.all]
+        for key, value in tensors.items():
+            n, i, name = key.split(".", 2)
+            states[int(n)].setdefault(int(i), {})[name] = value
+        for optimizer, state in zip(self.all, states, strict=True):
+            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 class Average:
@@ -181,19 +247,6 @@ class Average:
                     self.values[name] = kept
 
 
-def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{k}": torch.as_tensor(v) for i, entry in state.items() for k, v in entry.items()}
-
-
-def _restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    state: dict[int, dict[str, Any]] = {}
-    for key, value in tensors.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
 def _replace(temporary: Path, final: Path) -> None:
     """Put a finished folder in place; a kill leaves the old one (as .old) or the new one, never half of one."""
     old = final.with_name(final.name + ".old")
@@ -205,7 +258,7 @@ def _replace(temporary: Path, final: Path) -> None:
 
 
 def save_checkpoint(
-    folder: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, average: Average, state: dict
+    folder: Path, module: torch.nn.Module, optimizers: Optimizers, average: Average, state: dict
 ) -> None:
     """Module, averages and optimizer as safetensors, the rest as JSON."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -216,7 +269,7 @@ def save_checkpoint(
     save_file(trainable, temporary / "module.safetensors")
     save_file({n: b.contiguous() for n, b in module.named_buffers() if b.numel()}, temporary / "buffers.safetensors")
     save_file(average.values, temporary / "average.safetensors")
-    save_file(_optimizer_tensors(optimizer), temporary / "optimizer.safetensors")
+    save_file(optimizers.tensors(), temporary / "optimizer.safetensors")
     (temporary / "state.json").write_text(json.dumps(state, indent=1))
     _replace(temporary, folder)
 
@@ -248,10 +301,7 @@ def fit(
         **{k: v for k, v in dataclasses.asdict(config).items() if k not in ("steps", "save_seconds", "decay")},
     }
     recipe.module.to(runtime.device)
-    parameters = [p for p in recipe.module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(
-        parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98)
-    )
+    optimizers = Optimizers(recipe.module, config)
     average, start, seconds = Average(recipe.module, config.ema), 0, 0.0
     if checkpoint.exists():
         state, files = _read_checkpoint(checkpoint)
@@ -261,7 +311,7 @@ def fit(
             )
         recipe.module.load_state_dict(files["module"] | files["buffers"], strict=False)
         average.values = to_device(files["average"], runtime.device)
-        _restore_optimizer(optimizer, files["optimizer"])
+        optimizers.restore(files["optimizer"])
         start, seconds = state["step"], state["seconds"]
     recipe.module.train()
     if runtime.compile:
@@ -271,29 +321,26 @@ def fit(
 
     def save() -> None:
         state = {"step": step, "seconds": seconds, "fingerprint": fingerprint}
-        save_checkpoint(checkpoint, recipe.module, optimizer, average, state)
+        save_checkpoint(checkpoint, recipe.module, optimizers, average, state)
 
     try:
         began = time.monotonic()
         for batch in batches(recipe, range(start, config.steps), runtime.workers):
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate_at(step, config)
             torch.manual_seed(config.seed * 1_000_003 + step)
             with torch.autocast(runtime.device.type, runtime.dtype, enabled=runtime.dtype != torch.float32):
                 loss = recipe.loss(to_device(batch, runtime.device))
             if not math.isfinite(loss.item()):
                 raise UserError(f"{recipe.name}: the loss is {loss.item()} at step {step}; lower the learning rate")
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            share = schedule(step, config)
+            optimizers.step(share, config.max_grad_norm)
             average.update(recipe.module, step)
             step += 1
             seconds += time.monotonic() - began
             if time.monotonic() - saved > config.save_seconds:
                 save()
                 saved = time.monotonic()
-            yield Progress(step, config.steps, loss.item(), group["lr"], seconds)
+            yield Progress(step, config.steps, loss.item(), config.learning_rate * share, seconds)
             began = time.monotonic()
     finally:
         if step > start:
