@@ -34,7 +34,7 @@ from benchmarks.common import Figure, emit
 from umm_bench.base import load_base
 from umm_bench.commands import quiet_libraries, run_command
 from umm_bench.errors import UserError
-from umm_bench.metrics.embedding import cls_encoder
+from umm_bench.metrics.embedding import vision_encoder
 from umm_bench.mini import checker, scenes, suite
 from umm_bench.progress import Tracker
 from umm_bench.umm import Subject, UMMPipeline
@@ -119,7 +119,7 @@ def _frame(image: Image.Image) -> np.ndarray:
 
 @torch.inference_mode()
 def _embed(images: Sequence[Image.Image]) -> torch.Tensor:
-    encoder = cls_encoder("mini")
+    encoder = vision_encoder("mini")
     pixels = encoder.processor([image.convert("RGB") for image in images], return_tensors="pt")["pixel_values"]
     return F.normalize(encoder.pool(pixels.to(encoder.model.device)).float().cpu(), dim=-1)
 

@@ -137,7 +137,7 @@ def _similarities(images: Sequence[tuple[int, int, np.ndarray]], comparison: Com
     """Mean cosine with the reference by the self-supervised encoder, and with the prompt by the scoring CLIP."""
     from PIL import Image
 
-    from umm_bench.metrics.embedding import clip_encoder, cls_encoder
+    from umm_bench.metrics.embedding import clip_encoder, vision_encoder
 
     with tempfile.TemporaryDirectory() as folder:
         paths: list[Path] = []
@@ -152,7 +152,7 @@ def _similarities(images: Sequence[tuple[int, int, np.ndarray]], comparison: Com
                 references.append(reference)
                 texts.append(PROMPTS[prompt].format(noun))
         # encoders remember files by name: a new folder each time
-        looks, clip = cls_encoder("mini"), clip_encoder("mini")
+        looks, clip = vision_encoder("mini"), clip_encoder("mini")
         identity = (looks.images(paths) * looks.images(references)).sum(axis=1).mean()
         return float(identity), float((clip.images(paths) * clip.texts(texts)).sum(axis=1).mean())
 

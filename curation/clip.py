@@ -24,10 +24,12 @@ class ClipScorer:
     @classmethod
     def load(cls, checkpoint: str, device: str = "auto") -> Self:
         """Raises `UserError` where ``checkpoint``, a folder or a hub name, is no CLIP."""
-        from transformers import AutoTokenizer, CLIPImageProcessorPil, CLIPModel, CLIPProcessor
+        from transformers import AutoModel, AutoTokenizer, CLIPImageProcessorPil, CLIPProcessor
 
         with loading("--clip", checkpoint):
-            model: Any = CLIPModel.from_pretrained(checkpoint)
+            model: Any = AutoModel.from_pretrained(checkpoint)
+            if not hasattr(model, "get_text_features"):
+                raise ValueError(f"a {model.config.model_type} has no text tower")
             images = CLIPImageProcessorPil.from_pretrained(checkpoint)
             processor = CLIPProcessor(images, AutoTokenizer.from_pretrained(checkpoint))
         return cls(model.to(pick_device(device)), processor)

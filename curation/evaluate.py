@@ -10,11 +10,8 @@ objects that captions truly name, in the pictures that a miner should keep.
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import math
 import os
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,30 +26,29 @@ from rich.console import Console
 from rich.table import Table
 
 from curation.config import BuildConfig
+from curation.curve import write_curve
 from curation.defaults import default
 from curation.errors import UserError
+from curation.figures import Figure, emit
 from curation.grounding import Grounder, load_grounder, with_threshold
 from curation.grounding.base import OPERATING_POINT
 from curation.models import PairModels
 from curation.records import Box, Pair
 from curation.sources import open_source
+from curation.truth import Score, TrueRow, read_truth, score, score_by_dirt
 
 if TYPE_CHECKING:
     from curation.clip import ClipScorer
     from curation.phrases import PhraseExtractor
     from curation.pipeline import Candidate, ShardMiner
 
-TRUTH = Path("truth") / "truth.parquet"
 EVALUATED_SEED, TUNING_SEED = 0, 1
 TUNING_SIZE = 1440
-MIN_IOU = 0.5
 PRECISION_BAR, RECALL_BAR = 0.90, 0.60
 # The detector runs at this threshold; everything stricter is applied to what it found.
 FLOOR = 0.05
 CURVE = [round(0.05 * step, 2) for step in range(1, 20)]
 FINE_CURVE = [round(0.02 * step, 2) for step in range(3, 48)]
-# Rows that a miner should not keep, by what is wrong with them: their objects are not asked for in recall.
-UNWANTED = frozenset({"truncated", "corrupt", "empty_image", "nsfw", "watermark", "duplicate", "near_duplicate"})
 # What takes a filter out of the pipeline.
 ABLATIONS: dict[str, dict[str, Any]] = {
     "NSFW and watermark scores": {"max_punsafe": 1.0, "max_pwatermark": 1.0},
@@ -62,99 +58,6 @@ ABLATIONS: dict[str, dict[str, Any]] = {
     "several instances": {"max_instances": sys.maxsize},
     "crop scores by CLIP": {"min_clip_score": -1.0},
 }
-
-
-@dataclass(frozen=True)
-class TrueObject:
-    """``phrase`` are the words that the caption was made with; ``named`` says whether it has them."""
-
-    concept: str
-    phrase: str
-    box: Box
-    named: bool
-
-
-@dataclass(frozen=True)
-class TrueRow:
-    """``dirt`` says what is wrong with the row, empty for a clean one."""
-
-    dirt: str
-    objects: tuple[TrueObject, ...]
-
-
-@dataclass(frozen=True)
-class Score:
-    """``right`` of ``mined`` pairs; ``found`` of ``named`` objects."""
-
-    mined: int
-    right: int
-    named: int
-    found: int
-
-    @property
-    def precision(self) -> float:
-        return self.right / self.mined if self.mined else float("nan")
-
-    @property
-    def standard_error(self) -> float:
-        """Of the precision, as a binomial share."""
-        return math.sqrt(self.precision * (1 - self.precision) / self.mined) if self.mined else float("nan")
-
-    @property
-    def recall(self) -> float:
-        return self.found / self.named if self.named else float("nan")
-
-
-def read_truth(corpus: Path) -> dict[str, TrueRow]:
-    """By row key. Raises `UserError` where the corpus has no truth."""
-    import pyarrow.parquet as pq
-
-    if not (corpus / TRUTH).is_file():
-        raise UserError(f"--input {corpus}: no {TRUTH} there; name a corpus whose truth is known")
-    return {
-        row["key"]: TrueRow(
-            row["dirt"],
-            tuple(TrueObject(o["concept"], o["phrase"], to_box(o["box"], 1.0), o["named"]) for o in row["objects"]),
-        )
-        for row in pq.read_table(corpus / TRUTH).to_pylist()
-    }
-
-
-def to_box(xyxy: Sequence[float], score: float) -> Box:
-    x0, y0, x1, y1 = xyxy
-    return Box(x0, y0, x1, y1, score)
-
-
-def names(phrase: str, thing: TrueObject) -> bool:
-    return re.search(rf"\b{re.escape(thing.concept.lower())}\b", phrase.lower()) is not None
-
-
-def match(pair: Pair, objects: Sequence[TrueObject]) -> int | None:
-    """Which object the pair is right about. Of two of a kind, a phrase in the caption's own words means its own."""
-    own = [i for i, thing in enumerate(objects) if thing.named and thing.phrase.lower() == pair.phrase.lower()]
-    meant = own or [i for i, thing in enumerate(objects) if names(pair.phrase, thing)]
-    overlaps = {i: objects[i].box.iou(to_box(pair.box, pair.score)) for i in meant}
-    best = max(overlaps, key=lambda i: overlaps[i], default=None)
-    return best if best is not None and overlaps[best] >= MIN_IOU else None
-
-
-def score(pairs: Sequence[Pair], truth: Mapping[str, TrueRow]) -> Score:
-    """Pairs against the truth; an object that several pairs show is found once."""
-    matches = [(pair.key, match(pair, truth[pair.key].objects)) for pair in pairs if pair.key in truth]
-    right = [(key, index) for key, index in matches if index is not None]
-    asked = {
-        (key, index)
-        for key, row in truth.items()
-        if row.dirt not in UNWANTED
-        for index, thing in enumerate(row.objects)
-        if thing.named
-    }
-    return Score(mined=len(matches), right=len(right), named=len(asked), found=len(asked & set(right)))
-
-
-def score_by_dirt(pairs: Sequence[Pair], truth: Mapping[str, TrueRow]) -> dict[str, Score]:
-    kinds = sorted({row.dirt for row in truth.values()})
-    return {kind: score(pairs, {key: row for key, row in truth.items() if row.dirt == kind}) for kind in kinds}
 
 
 class ReplayGrounder:
@@ -270,7 +173,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--clip", help="CLIP that scores crops, as in curation.build; left out, none does")
     parser.add_argument("--min-clip-score", type=float, default=BuildConfig.min_clip_score)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--csv", type=Path, help="also write the curve over the threshold to this file")
+    parser.add_argument("--csv", type=Path, help="also write the curve over the threshold here, and a plot beside it")
     parser.add_argument(
         "--tune",
         action="store_true",
@@ -296,8 +199,6 @@ def tune(arguments: argparse.Namespace, config: BuildConfig, detector: str) -> N
 
 
 def evaluate(arguments: argparse.Namespace, config: BuildConfig, detector: str) -> None:
-    from benchmarks.common import Figure, emit
-
     corpus = arguments.input or default_corpus(arguments.size, EVALUATED_SEED)
     threshold = with_threshold(config, detector).box_threshold
     assert threshold is not None  # `with_threshold` gives one
@@ -307,7 +208,7 @@ def evaluate(arguments: argparse.Namespace, config: BuildConfig, detector: str) 
     curve = list(evaluation.curve(CURVE))
     ablations = {name: score(evaluation.mine(threshold, off), evaluation.truth) for name, off in ABLATIONS.items()}
     if arguments.csv:
-        write_curve(arguments.csv, curve)
+        write_curve(arguments.csv, curve, (threshold, whole), PRECISION_BAR, RECALL_BAR)
     if not arguments.json:
         rows = Counter(row.dirt for row in evaluation.truth.values())
         show("kind of dirt", {f"{kind or 'none'} ({rows[kind]} rows)": s for kind, s in by_dirt.items()})
@@ -329,14 +230,6 @@ def show(title: str, scores: Mapping[str, Score]) -> None:
         precision, recall = (f"{v:.3f}" if v == v else "-" for v in (s.precision, s.recall))
         table.add_row(name, str(s.mined), str(s.right), precision, str(s.named), str(s.found), recall)
     Console().print(table, "")
-
-
-def write_curve(path: Path, curve: Sequence[tuple[float, Score]]) -> None:
-    with path.open("w", newline="") as stream:
-        writer = csv.writer(stream)
-        writer.writerow(["threshold", "pairs", "right", "precision", "named", "found", "recall"])
-        for at, s in curve:
-            writer.writerow([at, s.mined, s.right, s.precision, s.named, s.found, s.recall])
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,12 +23,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from curation.captions import clean_caption
 from curation.config import BuildConfig
 from curation.errors import Rejected, UserError
+from curation.figures import Figure, emit
 from curation.phrases import Extraction, PhraseExtractor
 
 ROOT = Path(__file__).parents[1]
@@ -119,35 +117,38 @@ def print_sample(captions: Sequence[str], extractor: PhraseExtractor, config: Bu
         print(json.dumps(record, ensure_ascii=False))
 
 
-def rate(captions: Sequence[str], extractor: PhraseExtractor, config: BuildConfig) -> list[tuple[str, float, str]]:
+def rate(captions: Sequence[str], extractor: PhraseExtractor, config: BuildConfig) -> list[Figure]:
     extractor.forget()
     began = time.perf_counter()
     kept = list(clean(captions, config))
     extractions = extractor(kept)
     seconds = time.perf_counter() - began
     phrases = sum(len(extraction.phrases) for extraction in extractions)
+    with_phrase = sum(bool(extraction.phrases) for extraction in extractions)
     return [
-        ("phrases.captions_per_second", len(captions) / seconds, "captions/s"),
-        ("phrases.readable_captions", len(kept) / len(captions), "share"),
-        ("phrases.captions_with_phrase", sum(bool(e.phrases) for e in extractions) / len(captions), "share"),
-        ("phrases.per_caption", phrases / len(captions), "phrases"),
+        Figure("phrases.captions_per_second", len(captions) / seconds, "captions/s", True),
+        Figure("phrases.readable_captions", len(kept) / len(captions), "share", True),
+        Figure("phrases.captions_with_phrase", with_phrase / len(captions), "share", True),
+        Figure("phrases.per_caption", phrases / len(captions), "phrases", True),
     ]
 
 
-def shares(judged: Judgement) -> list[tuple[str, float, str]]:
+def shares(judged: Judgement) -> list[Figure]:
     told = judged.phrases - judged.unjudged
     return [
-        ("phrases.visual", judged.visual / told, "share"),
-        ("phrases.bounded", judged.bounded / told, "share"),
-        ("phrases.visual_and_bounded", judged.both / told, "share"),
-        ("phrases.recall", judged.recall, "share"),
-        ("phrases.judged", told, "phrases"),
-        ("phrases.unjudged", judged.unjudged, "phrases"),
+        Figure("phrases.visual", judged.visual / told, "share", True),
+        Figure("phrases.bounded", judged.bounded / told, "share", True),
+        Figure("phrases.visual_and_bounded", judged.both / told, "share", True),
+        Figure("phrases.recall", judged.recall, "share", True),
+        Figure("phrases.judged", told, "phrases", True),
+        Figure("phrases.unjudged", judged.unjudged, "phrases", False),
     ]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m curation.judge", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--captions", type=Path, default=CAPTIONS, help="LAION list whose captions give the rate")
     parser.add_argument("--sample", action="store_true", help="print the rows to be judged, and nothing else")
     parser.add_argument("--json", action="store_true", help="one figure a line")
@@ -162,17 +163,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_sample(captions, extractor, config)
         return 0
     judged = score(read_judged(), extractor, config)
-    figures = rate(captions, extractor, config) + shares(judged)
-    if arguments.json:
-        for name, value, unit in figures:
-            better = name != "phrases.unjudged"
-            figure = {"name": name, "value": value, "unit": unit, "higher_is_better": better, "bar": None, "ok": None}
-            print(json.dumps(figure))
-    else:
-        table = Table("figure", "value", "unit", box=None)
-        for name, value, unit in figures:
-            table.add_row(name, f"{value:.4g}", unit)
-        Console().print(table)
+    emit(rate(captions, extractor, config) + shares(judged), arguments.json)
     if judged.unjudged:
         print(
             f"error: {judged.unjudged} phrases are unjudged; the extraction has changed: judge again", file=sys.stderr

@@ -15,6 +15,7 @@ from curation.errors import UserError
 from curation.worker import Progress, ShardTask, ShardWorker
 
 POLL_SECONDS = 1.0
+END_SECONDS = 10.0
 
 
 def run_local(tasks: Sequence[ShardTask], worker: ShardWorker, workers: int) -> Iterator[Progress]:
@@ -29,16 +30,17 @@ def run_processes(tasks: Sequence[ShardTask], worker: ShardWorker, workers: int)
     """Raises what a worker raised; a worker that died without a word is a `UserError`."""
     context = multiprocessing.get_context("spawn")
     todo, reports = context.Queue(), context.Queue()
+    todo.cancel_join_thread()  # or this process would not end before somebody has taken every task
     for task in [*tasks, *[None] * workers]:
         todo.put(task)
     # Two workers that both take every core are slower than one.
     threads = max(1, len(os.sched_getaffinity(0)) // workers)
-    processes = [
-        context.Process(target=serve, args=(worker, threads, todo, reports), daemon=True) for _ in range(workers)
-    ]
+    processes: list[Any] = []
     try:
-        for process in processes:
+        for _ in range(workers):
+            process = context.Process(target=serve, args=(worker, threads, todo, reports), daemon=True)
             process.start()
+            processes.append(process)
         left = len(tasks)
         while left:
             try:
@@ -50,9 +52,11 @@ def run_processes(tasks: Sequence[ShardTask], worker: ShardWorker, workers: int)
                 raise report
             left -= report.done
             yield report
+        for process in processes:
+            process.join(END_SECONDS)  # a killed one would leave its semaphores behind
     finally:
         for process in processes:
-            process.kill()  # shards appear whole or not at all
+            process.kill()  # no-op where it has ended; shards appear whole or not at all
             process.join()
 
 

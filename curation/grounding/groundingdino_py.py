@@ -126,7 +126,11 @@ def setup(folder: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="python -m curation.grounding.groundingdino_py",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--setup", type=Path, required=True, metavar="FOLDER", help="folder of the new environment")
     try:
         setup(parser.parse_args().setup)

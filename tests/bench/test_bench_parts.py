@@ -157,7 +157,7 @@ def test_a_batch_scores_as_its_members(world, samples):
 
     metric = Dino(DinoConfig(str(world / "encoder")), None)
     together = [score.value for score in metric.score(samples)]
-    embedding.cls_encoder.cache_clear()
+    embedding.vision_encoder.cache_clear()
     alone = [Dino(DinoConfig(str(world / "encoder")), None).score([sample])[0].value for sample in samples]
     assert together == pytest.approx(alone, abs=1e-5)
     assert len(set(np.round(together, 4))) > 1

@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from curation.config import BuildConfig
+from curation.fetch import Fetcher
 from curation.phrases import PhraseExtractor
 from curation.records import Box
 
@@ -95,6 +96,23 @@ def corpus(tmp_path: Path) -> Path:
     for shard in range(3):
         write_tar(folder / f"{shard:05d}.tar", [row(index, shard) for index in range(8)], shard)
     return folder
+
+
+@pytest.fixture
+def site():
+    from tests.curation.web import serving
+
+    with serving() as running:
+        yield running
+
+
+@pytest.fixture
+def fetcher():
+    from tests.curation.web import LOCAL
+
+    made = Fetcher(LOCAL)
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -37,6 +39,15 @@ class Fails:
     def __call__(self, task: ShardTask) -> Iterator[Progress]:
         raise UserError("the corpus is gone")
         yield
+
+
+class HoldsSemaphore:
+    """As tqdm makes one; ends a little after its last report, as a process that has torch loaded does."""
+
+    def __call__(self, task: ShardTask) -> Iterator[Progress]:
+        self.lock = multiprocessing.get_context("spawn").Lock()
+        yield Progress(task.index, 1, 1, done=True)
+        time.sleep(0.2)
 
 
 @dataclass
@@ -89,17 +100,37 @@ def test_what_a_worker_raises_is_raised():
         list(run_local(TASKS, Fails(), 2))
 
 
-def test_workers_go_with_a_killed_parent(tmp_path: Path):
-    code = (
-        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
-        "from pathlib import Path; from tests.curation.test_executors import TASKS, Waits, run_local\n"
-        f"if __name__ == '__main__':\n"
-        f"    for step in run_local(TASKS, Waits(Path({str(tmp_path)!r}), 0.2), 2): print(step.index, flush=True)\n"
-    )
+def program(tmp_path: Path, tasks: str, worker: str) -> list[str]:
+    """A command that runs tasks in two worker processes and prints a line a step."""
     script = tmp_path / "script.py"
-    script.write_text(code)
-    (tmp_path / "script.py").chmod(0o644)
-    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    script.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[2])!r})\n"
+        "from pathlib import Path; from tests.curation.test_executors import *\n"
+        "if __name__ == '__main__':\n"
+        f"    for step in run_local({tasks}, {worker}, 2): print(step.index, flush=True)\n"
+    )
+    return [sys.executable, str(script)]
+
+
+def test_workers_leave_no_semaphores_behind(tmp_path: Path):
+    ended = subprocess.run(program(tmp_path, "TASKS", "HoldsSemaphore()"), capture_output=True, text=True)
+    assert (len(ended.stdout.splitlines()), ended.stderr) == (4, "")
+
+
+def test_an_error_ends_the_program_though_most_tasks_are_not_taken(tmp_path: Path):
+    """What waits for a worker is more than a pipe holds."""
+    ended = subprocess.run(program(tmp_path, "TASKS * 1000", "Fails()"), capture_output=True, text=True, timeout=300)
+    assert ended.stderr.splitlines()[-1] == "curation.errors.UserError: the corpus is gone"
+
+
+def test_a_worker_that_does_not_start_is_an_error_like_any_other():
+    with pytest.raises((AttributeError, pickle.PicklingError), match="local object"):
+        list(run_local(TASKS, lambda task: iter(()), 2))
+
+
+def test_workers_go_with_a_killed_parent(tmp_path: Path):
+    work = f"Waits(Path({str(tmp_path)!r}), 0.2)"
+    parent = subprocess.Popen(program(tmp_path, "TASKS", work), stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     parent.stdout.readline()
     children = subprocess.run(["pgrep", "-P", str(parent.pid)], capture_output=True, text=True).stdout.split()

@@ -98,6 +98,9 @@ def test_identity_of_a_checkpoint_is_its_content(tiny_detector: Path, tmp_path: 
 def test_no_checkpoint_there(tmp_path: Path):
     with pytest.raises(UserError, match=r"config\.json"):
         load_grounder(CONFIG, str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UserError, match=r"^--detector [^\n]* cannot be loaded: [^\n]+$"):
+        load_grounder(CONFIG, str(tmp_path))
 
 
 class SmallMemory:

@@ -15,7 +15,6 @@ from curation.retry import read_failures
 from curation.runner import run
 from curation.writer import Layout
 from tests.curation.conftest import SUBJECTS, EveryPhraseGrounder
-from tests.curation.web import serving
 
 
 def check_law(tally) -> None:
@@ -27,12 +26,6 @@ def check_law(tally) -> None:
 def one_parser(extractor, monkeypatch):
     """spaCy takes longer to load than all that is tested here."""
     monkeypatch.setattr("curation.phrases.PhraseExtractor", lambda _: extractor)
-
-
-@pytest.fixture
-def site():
-    with serving() as running:
-        yield running
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A web site on the loopback whose pages misbehave, each in its own way."""
+"""A web site on the loopback whose pages misbehave, each in its own way, and a policy that may go there."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from collections import Counter
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
+
+from curation.errors import Rejected
+from curation.fetch import Fetcher, FetchPolicy
 from tests.curation.conftest import encoded, picture
 
 IMAGE = encoded(picture(0, 16, 16), "PNG")
+LOCAL = FetchPolicy(
+    max_bytes=10_000, timeout=1.0, allow_private=True, backoff=0.01, host_delay=0.0, host_concurrency=8, max_wait=2.0
+)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -112,3 +119,11 @@ def serving(host: str = "127.0.0.1", robots: str | int | None = None):
         threading.Thread(target=site.serve_forever, args=(0.01,), daemon=True).start()
         yield site
         site.shutdown()
+
+
+def refusal(url: str, policy: FetchPolicy = LOCAL) -> Rejected:
+    fetcher = Fetcher(policy)
+    with pytest.raises(Rejected) as rejection:
+        fetcher.fetch(url)
+    fetcher.close()
+    return rejection.value

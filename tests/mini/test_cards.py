@@ -39,6 +39,13 @@ def test_a_card_has_the_hubs_header_and_its_own_figures(measured):
     assert "Below its aim: `encoder.identity_top1`" in card and "vae.psnr" not in card
 
 
+def test_a_card_says_what_kind_of_network_lies_there(measured):
+    folder = family.path("encoder")
+    (folder / "config.json").write_text(json.dumps({"model_type": "dual", "vision_config": {"model_type": "tower"}}))
+    card = cards.model_card("encoder", cards.read_figures())
+    assert "\n- dual\n- tower\n" in card and "\n`dual` with `tower`, 0.0 M parameters" in card
+
+
 def test_training_is_quoted_as_far_as_it_is_known(measured):
     folder = family.path("encoder")
     assert "## Training" not in cards.model_card("encoder", cards.read_figures())

@@ -11,7 +11,7 @@ from curation.grounding import with_threshold
 from curation.records import Box
 from umm_bench.errors import UserError
 from umm_bench.mini import evaluate, family, sprites, suite
-from umm_bench.mini.evaluation import detector, generator, intervals, subjects, truth
+from umm_bench.mini.evaluation import detector, embedders, generator, intervals, subjects, truth
 
 
 def test_an_unknown_name_is_one_line_before_anything_is_measured(capsys):
@@ -84,6 +84,21 @@ def test_rarity_samples_the_whole_range_of_counts():
     logs = np.log10([counts[name] for name in chosen])
     assert len(set(chosen)) == 30 and "never" not in chosen
     assert chosen[0] == "c0" and np.histogram(logs, 3)[0].min() >= 5
+
+
+def test_concepts_without_training_are_named_apart(monkeypatch):
+    class Judge:
+        def ranks(self, images, truth, names):
+            assert len(images) == len(truth) and len(names) == len(world.concepts)
+            return np.array([{"train": 1, "held_out": 9}[world.by_name[name].split] for name in truth])
+
+    world = sprites.load()
+    monkeypatch.setattr(embedders, "judge", Judge)
+    monkeypatch.setattr(embedders.encoder_recipe, "view", lambda *_: np.zeros((64, 64, 3), np.uint8))
+    first, fifth = embedders.scoring_clip()
+    assert (first.value, fifth.value) == (0, 1)
+    unknown = [d for d in world.designs.values() if world.by_name[d.concept].split == "held_out"]
+    assert f"0.000 of {len(unknown)} on those never seen" in fifth.note
 
 
 def test_two_phrases_need_two_places():

@@ -146,7 +146,7 @@ def test_the_card_names_every_run_that_made_the_weights(tmp_path, monkeypatch):
     assert [run["steps"] for run in warm] == [7, 11]
 
 
-@pytest.mark.parametrize("name", ["vae", "clip", "encoder", "detector"])
+@pytest.mark.parametrize("name", ["vae", "clip", "scoring_clip", "encoder", "detector"])
 def test_recipes_train_at_128_px(name, monkeypatch):
     shipped = CLIPTokenizer.from_pretrained(family.path("sd") / "tokenizer")  # learning it anew takes a while
     monkeypatch.setattr(tokenizer, "train", lambda: shipped)

@@ -11,7 +11,7 @@ from umm_bench.suites.base import Suite
 
 @dataclass(frozen=True)
 class ClipTConfig:
-    """`model`: "mini", a folder or a hub id of a CLIPModel."""
+    """`model`: "mini", a folder or a hub id of a CLIPModel or a VisionTextDualEncoderModel."""
 
     model: str = "mini"
 

@@ -77,13 +77,16 @@ class Encoder:
 
 
 class ClipEncoder(Encoder):
-    """A `CLIPModel`: images and texts in one space."""
+    """A `CLIPModel` or another dual encoder of transformers: images and texts in one space."""
 
     @cached_property
     def model(self) -> Any:
-        from transformers import CLIPModel
+        from transformers import AutoModel
 
-        return _load_model(CLIPModel, self.location)
+        model = _load_model(AutoModel, self.location)
+        if not hasattr(model, "get_text_features"):
+            raise UserError(f"cannot load metric model {self.location}: a {model.config.model_type} has no text tower")
+        return model
 
     @cached_property
     def tokenizer(self) -> Any:
@@ -121,8 +124,8 @@ class ClipEncoder(Encoder):
         return len(self.tokenizer(text)["input_ids"]) > self.max_length
 
 
-class ClsEncoder(Encoder):
-    """A vision transformer by its CLS token: position 0 of the last hidden state, as published scores do."""
+class VisionEncoder(Encoder):
+    """A vision transformer by its CLS token, as published scores do; a convolutional network by its pooled map."""
 
     @cached_property
     def model(self) -> Any:
@@ -131,7 +134,13 @@ class ClsEncoder(Encoder):
         return _load_model(AutoModel, self.location)
 
     def pool(self, pixel_values_BCHW: Tensor) -> Tensor:
-        return self.model(pixel_values=pixel_values_BCHW).last_hidden_state[:, 0]
+        return image_features(self.model(pixel_values=pixel_values_BCHW))
+
+
+def image_features(output: Any) -> Tensor:
+    """One vector an image [B, D]: position 0 of hidden states [B, L, D], the pooled map of a map [B, C, H, W]."""
+    # flatten: a ResNet's pooled map keeps its two sides of one pixel
+    return output.last_hidden_state[:, 0] if output.last_hidden_state.ndim == 3 else output.pooler_output.flatten(1)
 
 
 @cache
@@ -141,9 +150,9 @@ def clip_encoder(name: str) -> ClipEncoder:
 
 
 @cache
-def cls_encoder(name: str) -> ClsEncoder:
+def vision_encoder(name: str) -> VisionEncoder:
     """The process-wide self-supervised encoder of this name."""
-    return ClsEncoder(name, "encoder")
+    return VisionEncoder(name, "encoder")
 
 
 def _load_model(loader: Any, location: str) -> Any:

@@ -62,7 +62,7 @@ MODELS: dict[str, Model] = {
         "transformers",
         ("clip", "zero-shot-image-classification"),
         f"A second CLIP, which only scores (CLIP-T and CLIP-I) and conditions nothing. Trained on {SCENES}.",
-        'from transformers import CLIPModel\n\nmodel = CLIPModel.from_pretrained("{folder}", dtype="float32")',
+        'from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained("{folder}", dtype="float32")',
         ("scoring_clip.",),
         "Its scores mean something inside the mini world only.",
         pipeline_tag="zero-shot-image-classification",
@@ -70,9 +70,9 @@ MODELS: dict[str, Model] = {
     "encoder": Model(
         "Mini image encoder (fidelity)",
         "transformers",
-        ("vit", "self-supervised", "image-feature-extraction"),
-        "A self-supervised ViT (two views of a drawing attract, no labels and no text), for DINO-style fidelity: its "
-        "CLS token tells designs apart.",
+        ("self-supervised", "image-feature-extraction"),
+        "A self-supervised encoder (two views of a drawing attract, no labels and no text), for DINO-style fidelity: "
+        "its features tell designs apart.",
         'from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained("{folder}", dtype="float32")',
         ("encoder.",),
         "It was trained to ignore place, turn, light and background, and knows drawings only.",

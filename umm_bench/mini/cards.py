@@ -45,6 +45,13 @@ def size(folder: Path) -> str:
     return f"{parameters(folder) / 1e6:.1f} M parameters, {megabytes:.1f} MB in half precision"
 
 
+def kinds(folder: Path) -> list[str]:
+    """The `model_type` in a folder's config.json, then its image tower's; none where a pipeline lies there."""
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return [part["model_type"] for part in (config, config.get("vision_config", {})) if "model_type" in part]
+
+
 def training_lines(folder: Path) -> list[str]:
     """One line a trained part, its runs in order, from training.json; what is absent there is left out."""
     path = folder / family.TRAINING
@@ -92,14 +99,16 @@ def model_card(name: str, figures: Figures) -> str:
     model, folder = MODELS[name], family.path(name)
     header = ["---", "license: apache-2.0", f"library_name: {model.library}"]
     header += [f"pipeline_tag: {model.pipeline_tag}"] if model.pipeline_tag else []
-    header += ["tags:", *(f"- {tag}" for tag in ("umm-bench", "mini", *model.tags)), "---"]
+    header += ["tags:", *(f"- {tag}" for tag in dict.fromkeys(("umm-bench", "mini", *kinds(folder), *model.tags)))]
+    header += ["---"]
+    what = " with ".join(f"`{kind}`" for kind in kinds(folder))
     measured = figure_rows(figures, model.figures)
     trained = training_lines(folder)
     sections = [
         "\n".join(header),
         f"# {model.title}",
         model.what,
-        f"{size(folder)}. {NOT_SEEN}",
+        f"{what + ', ' if what else ''}{size(folder)}. {NOT_SEEN}",
         "```python\n" + model.use.format(folder=f"umm_bench/mini/weights/{name}") + "\n```",
     ]
     if trained:

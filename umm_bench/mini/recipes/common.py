@@ -14,13 +14,16 @@ import time
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from umm_bench.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class Recipe(Protocol):
@@ -50,6 +53,17 @@ class Recipe(Protocol):
 def run_folder(name: str, image_size: int = 64) -> Path:
     """Where a recipe keeps its checkpoint and the parts that others build on."""
     return Path("runs") / ("mini" if image_size == 64 else f"mini-{image_size}") / name
+
+
+def load_weights(module: PreTrainedModel, folder: Path) -> None:
+    """Give `module` the weights saved in `folder`. UserError where those are of another kind or of other sizes."""
+    kind, saved = module.config.model_type, json.loads((folder / "config.json").read_text()).get("model_type")
+    if saved != kind:
+        raise UserError(f"{folder} holds a {saved}, this recipe trains a {kind}; leave out --warm-start")
+    weights = type(module).from_pretrained(folder, dtype=torch.float32).state_dict()
+    if {n: t.shape for n, t in weights.items()} != {n: t.shape for n, t in module.state_dict().items()}:
+        raise UserError(f"{folder} holds a {saved} of other sizes than this recipe trains; leave out --warm-start")
+    module.load_state_dict(weights)
 
 
 @dataclass(frozen=True)

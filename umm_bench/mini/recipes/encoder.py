@@ -1,47 +1,55 @@
 """The image encoder for fidelity: self-supervised, one picture in two views, no labels and no text.
 
 Two views of one sprite, each with its own place, turn, light and background, attract; the other sprites of the
-batch repel (SimCLR's NT-Xent, 2002.05709). Its CLS token is what DINO's is to DINO-style fidelity.
+batch repel (SimCLR's NT-Xent, 2002.05709). Some of those are the same concept by other designers: colours alone tell a
+design from random others. The pooled map is what DINO's CLS token is to DINO-style fidelity.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import ViTConfig, ViTImageProcessorPil, ViTModel
+from transformers import ConvNextModel, ViTImageProcessorPil
 
 from umm_bench.mini import backgrounds, scenes, sprites
-from umm_bench.mini.recipes.clip import MEAN, STD, normalise
+from umm_bench.mini.recipes.clip import MEAN, STD, convnext, normalise
+from umm_bench.mini.recipes.common import load_weights
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Sizes and the temperature of the contrastive loss."""
+    """Sizes, the temperature of the contrastive loss, and the share of a batch that is there with its whole concept."""
 
     image_size: int = 64
-    width: int = 192
-    layers: int = 4
-    patch: int = 8
+    stages: tuple[int, ...] = (64, 128, 256)
+    blocks: tuple[int, ...] = (1, 2, 3)
     batch_size: int = 96
     temperature: float = 0.1
+    whole_concepts: float = 0.5
     seed: int = 4
 
 
-def build(config: EncoderConfig) -> ViTModel:
-    """A randomly initialised ViT without the pooling head."""
-    vit = ViTConfig(
-        hidden_size=config.width,
-        intermediate_size=4 * config.width,
-        num_hidden_layers=config.layers,
-        num_attention_heads=config.width // 48,
-        image_size=config.image_size,
-        patch_size=config.patch,
-    )
-    return ViTModel(vit, add_pooling_layer=False)
+def build(config: EncoderConfig) -> ConvNextModel:
+    """A randomly initialised ConvNeXt."""
+    return ConvNextModel(convnext(config.stages, config.blocks, config.image_size))
+
+
+@functools.cache
+def training_concepts() -> list[list[tuple[str, ...]]]:
+    """The training designs by concept and identity: of each concept its drawings, of each drawing its renderings."""
+    world = sprites.load()
+    concepts = []
+    for concept in world.concepts:
+        drawings: dict[str, list[str]] = {}
+        for design in world.members(concept.name, "train"):
+            drawings.setdefault(design.identity, []).append(design.id)
+        concepts.append([tuple(renderings) for renderings in drawings.values()])
+    return concepts
 
 
 def view(design_id: str, rng: np.random.Generator, size: int = 64) -> np.ndarray:
@@ -61,26 +69,32 @@ class EncoderRecipe:
         self.config, self.batch_size = config, config.batch_size
         torch.manual_seed(config.seed)
         self.encoder = build(config)
-        self.encoder.set_attn_implementation("eager")  # as in clip.py
         # Thrown away after training, as in SimCLR: the layer before keeps more.
-        self.head = torch.nn.Sequential(
-            torch.nn.Linear(config.width, config.width), torch.nn.GELU(), torch.nn.Linear(config.width, 128)
-        )
+        width = config.stages[-1]
+        self.head = torch.nn.Sequential(torch.nn.Linear(width, width), torch.nn.GELU(), torch.nn.Linear(width, 128))
         self.module = torch.nn.ModuleDict({"encoder": self.encoder, "head": self.head})
 
+    def designs(self, rng: np.random.Generator) -> list[str]:
+        """A batch's designs, whole concepts first, no two of one identity; evenly drawn, Zipf would repeat them."""
+        concepts = training_concepts()
+        drawings = [drawing for i in rng.permutation(len(concepts)) for drawing in concepts[i]]
+        whole = round(self.config.whole_concepts * self.config.batch_size)
+        others = whole + rng.choice(len(drawings) - whole, self.config.batch_size - whole, replace=False)
+        chosen = [*drawings[:whole], *(drawings[i] for i in others)]
+        return [renderings[int(rng.integers(len(renderings)))] for renderings in chosen]
+
     def views(self, step: int) -> np.ndarray:
-        """Two views of each sprite of a step, uint8 [2B, S, S, 3]; sprites evenly drawn, Zipf would repeat them."""
+        """Two views of each sprite of a step, uint8 [2B, S, S, 3]."""
         rng = scenes.rng_for("encoder", self.config.seed, step)
-        pool = [d.id for d in sprites.load().designs.values() if d.split == "train"]
-        chosen = [pool[i] for i in rng.choice(len(pool), self.config.batch_size, replace=False)]
+        chosen = self.designs(rng)
         return np.stack([view(design, rng, self.config.image_size) for _ in range(2) for design in chosen])
 
     def batch(self, step: int) -> torch.Tensor:
         return normalise(self.views(step))
 
     def loss(self, views_BCHW: torch.Tensor) -> torch.Tensor:
-        states = self.encoder(views_BCHW).last_hidden_state
-        z = F.normalize(self.head(states[:, 0]).float(), dim=-1)
+        pooled = self.encoder(views_BCHW).pooler_output
+        z = F.normalize(self.head(pooled).float(), dim=-1)
         similarity = z @ z.T / self.config.temperature
         similarity.fill_diagonal_(-1e4)
         n = self.config.batch_size
@@ -95,7 +109,7 @@ class EncoderRecipe:
 
     def load(self, folder: Path) -> None:
         """The encoder only: the head is not kept, and is learnt anew in the first steps."""
-        self.encoder.load_state_dict(ViTModel.from_pretrained(folder, dtype=torch.float32).state_dict(), strict=False)
+        load_weights(self.encoder, folder)
 
     def parts(self) -> list[Path]:
         return []

@@ -1,0 +1,107 @@
+"""What the CLIP and encoder recipes save is what the metrics and the miner load: same features, unit length."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from transformers import CLIPTokenizer
+
+from curation.clip import ClipScorer
+from umm_bench.errors import UserError
+from umm_bench.metrics.embedding import ClipEncoder, VisionEncoder
+from umm_bench.mini import family, scenes, sprites, tokenizer
+from umm_bench.mini.recipes.clip import ConditioningCLIP, ScoringCLIP, normalise
+from umm_bench.mini.recipes.encoder import EncoderConfig, EncoderRecipe
+
+TEXTS = ["a red fox on the beach", "an owl"]
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return np.stack([scenes.compose(f"towers-{i}").image for i in range(3)])
+
+
+@pytest.fixture
+def files(pictures, tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(len(pictures))]
+    for path, picture in zip(paths, pictures, strict=True):
+        Image.fromarray(picture).save(path)
+    return paths
+
+
+@pytest.fixture(autouse=True)
+def shipped_tokenizer(monkeypatch):
+    shipped = CLIPTokenizer.from_pretrained(family.path("sd") / "tokenizer")  # learning it anew takes a while
+    monkeypatch.setattr(tokenizer, "train", lambda: shipped)
+
+
+@pytest.mark.parametrize("recipe_class", [ScoringCLIP, ConditioningCLIP])
+def test_clips(recipe_class, pictures, files, tmp_path):
+    recipe = recipe_class()
+    recipe.save(tmp_path / "clip")
+    recipe.module.eval()
+    with torch.no_grad():
+        images = recipe.module.get_image_features(pixel_values=normalise(pictures)).pooler_output
+        texts = recipe.text(dict(recipe.tokenizer(TEXTS, padding=True, return_tensors="pt")))
+    metric, miner = ClipEncoder(str(tmp_path / "clip"), "scoring_clip"), ClipScorer.load(str(tmp_path / "clip"), "cpu")
+    expected = F.normalize(images, dim=-1).numpy()
+    assert metric.images(files) == pytest.approx(expected, abs=1e-5)
+    assert miner.embed([Image.fromarray(p) for p in pictures]) == pytest.approx(expected, abs=1e-5)
+    assert metric.texts(TEXTS) == pytest.approx(texts.numpy(), abs=1e-5)
+    cosines = (expected[:2] * texts.numpy()).sum(-1)
+    assert miner.score([Image.fromarray(p) for p in pictures[:2]], TEXTS) == pytest.approx(cosines, abs=1e-5)
+    assert metric.is_truncated("owl " * 40) and not metric.is_truncated("owl")
+
+
+def test_the_encoder(pictures, files, tmp_path):
+    recipe = EncoderRecipe()
+    recipe.save(tmp_path / "encoder")
+    with torch.no_grad():
+        pooled = recipe.encoder.eval()(normalise(pictures)).pooler_output
+    found = VisionEncoder(str(tmp_path / "encoder"), "encoder").images(files)
+    assert found == pytest.approx(F.normalize(pooled, dim=-1).numpy(), abs=1e-5)
+    assert found.shape == (3, recipe.config.stages[-1])
+    again = EncoderRecipe(EncoderConfig(seed=9))
+    again.load(tmp_path / "encoder")
+    assert all(torch.equal(a, b) for a, b in zip(again.encoder.parameters(), recipe.encoder.parameters(), strict=True))
+
+
+def test_a_vision_transformer_is_its_cls_token(files):
+    metric = VisionEncoder(str(family.path("image_encoder")), "encoder")
+    pixels = metric.processor([Image.open(path) for path in files], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        states = metric.model(pixel_values=pixels).last_hidden_state
+    assert metric.images(files) == pytest.approx(F.normalize(states[:, 0], dim=-1).numpy(), abs=1e-5)
+
+
+def test_half_of_a_batch_are_whole_concepts():
+    recipe, world = EncoderRecipe(), sprites.load()
+    chosen = [world.designs[name] for name in recipe.designs(scenes.rng_for("towers"))]
+    assert len({d.identity for d in chosen}) == len(chosen) == recipe.batch_size
+    assert {d.split for d in chosen} == {"train"}
+    half = chosen[: recipe.batch_size // 2]
+    assert len({d.concept for d in half}) < len(half) / 3
+    for concept in {d.concept for d in half} - {half[-1].concept}:  # the last one may be cut
+        identities = {d.identity for d in world.members(concept, "train")}
+        assert identities == {d.identity for d in half if d.concept == concept}
+
+
+def test_weights_of_another_kind_are_refused(tmp_path):
+    ConditioningCLIP().save(tmp_path)
+    with pytest.raises(UserError, match="holds a clip, this recipe trains a vision-text-dual-encoder"):
+        ScoringCLIP().load(tmp_path)
+    with pytest.raises(UserError, match="holds a clip, this recipe trains a convnext"):
+        EncoderRecipe().load(tmp_path)
+
+
+def test_weights_of_other_sizes_are_refused(tmp_path):
+    EncoderRecipe(EncoderConfig(blocks=(1, 1, 1))).save(tmp_path)
+    with pytest.raises(UserError, match="a convnext of other sizes"):
+        EncoderRecipe().load(tmp_path)
+
+
+def test_an_encoder_without_a_text_tower_is_no_clip(tmp_path):
+    EncoderRecipe().save(tmp_path)
+    with pytest.raises(UserError, match="no text tower"):
+        _ = ClipEncoder(str(tmp_path), "scoring_clip").model
