@@ -59,9 +59,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if config.source == "laion" and config.input is None:
             console.print(HOW_TO_NAME_LAION, style="dim", highlight=False)
         if not plan.complete:
+            # before the workers begin: by the first progress, shards may be done
+            done = [i for i in range(len(plan.shards)) if plan.layout.state(i).is_file()]
             with console.status("loading spaCy and the detector") if console.is_terminal else nothing():
                 first = next(progress := run(plan), None)
-            show(console, plan, progress if first is None else chain_first(first, progress))
+            show(console, plan, done, progress if first is None else chain_first(first, progress))
         if config.export:
             tars = list(export(plan))
             console.print(f"{len(tars)} tars: {tars[0].parent}", highlight=False, soft_wrap=True)
@@ -85,10 +87,9 @@ def chain_first(first: ShardProgress, rest: Iterable[ShardProgress]) -> Iterator
     yield from rest
 
 
-def show(console: Console, plan: Plan, progress: Iterable[ShardProgress]) -> None:
+def show(console: Console, plan: Plan, done_before: Sequence[int], progress: Iterable[ShardProgress]) -> None:
     """A bar on a terminal, a line now and then elsewhere."""
     total = plan.rows()
-    done_before = [i for i in range(len(plan.shards)) if plan.layout.state(i).is_file()]
     rows = sum(plan.layout.tally(i).rows_read for i in done_before)
     pairs, shards, start, last = 0, len(done_before), time.monotonic(), 0.0
     if plan.retry:

@@ -202,6 +202,17 @@ def test_the_command_line_end_to_end(corpus: Path, tmp_path: Path, tiny_detector
     assert "was complete before" in done.stdout
 
 
+def test_shards_that_are_done_before_the_first_progress_are_counted_once(
+    corpus: Path, tmp_path: Path, grounder, monkeypatch, capsys
+):
+    """As with several workers, who are ahead of what is shown."""
+    monkeypatch.setattr("curation.build.run", lambda plan: iter(list(run(plan, grounder))))
+    arguments = ["--input", str(corpus), "--output", str(tmp_path / "out"), "--detector", "none/such"]
+    assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "resuming" not in shown and "mining: 24 of 24 rows, 72 pairs" in shown and "shard 3/3" in shown
+
+
 def test_user_errors_are_one_line_and_exit_code_2(corpus: Path, tmp_path: Path, capsys):
     missing = ["--output", str(tmp_path / "o")]
     for arguments in (

@@ -42,6 +42,15 @@ class Canvas:
     extra_BCHW: Tensor | None = None
     kept: Kept | None = None
 
+    def check_channels(self, unet: Any) -> None:
+        """Raises UserError where the UNet takes another number of channels."""
+        given = self.latents_BCHW.shape[1] + (0 if self.extra_BCHW is None else self.extra_BCHW.shape[1])
+        if given != unet.config.in_channels:
+            raise UserError(
+                f"this base's UNet takes {unet.config.in_channels} channels, not {given}; "
+                "an inpainting UNet needs both image and mask_image"
+            )
+
 
 def picture_canvas(
     pipe: Any,

@@ -3,6 +3,7 @@
 Shapes: B images, R rows of one UNet call, C channels, H height, W width, L tokens, D text width.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from diffusers.models.controlnets.multicontrolnet import MultiControlNetModel
 from torch import Tensor
 
 from umm_bench.errors import UserError
+from umm_bench.umm.images import ImageInput, as_list, open_image
 
 
 @dataclass(frozen=True)
@@ -48,3 +50,30 @@ class Control:
             return_dict=False,
         )
         return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+
+
+def picture_control(
+    pipe: Any,
+    control_image: ImageInput | Sequence[ImageInput] | None,
+    scale: float | list[float],
+    interval: tuple[float, float],
+    num_images: int,
+    size: tuple[int, int],
+) -> Control | None:
+    """The pipeline's ControlNet with its pictures resized to `size` (height, width); None without both.
+
+    Raises UserError for one without the other.
+    """
+    if (control_image is None) != (pipe.controlnet is None):
+        missing = "control_image" if control_image is None else "controlnet"
+        raise UserError(f"a ControlNet and a control_image go together; there is no {missing}")
+    if control_image is None:
+        return None
+    height, width = size
+    pictures = [
+        pipe.control_image_processor.preprocess([open_image(picture)], height=height, width=width)
+        .to(pipe._execution_device, pipe.controlnet.dtype)
+        .repeat(num_images, 1, 1, 1)
+        for picture in as_list(control_image)
+    ]
+    return Control(pictures, scale, interval)

@@ -1,5 +1,6 @@
 """Reference images as people have them, made into the square RGB that the image encoder expects."""
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -9,6 +10,10 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from umm_bench.errors import UserError
 
 ImageInput = Image.Image | str | Path | bytes
+
+
+def as_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
+    return list(images) if isinstance(images, (list, tuple)) else [images]  # type: ignore[list-item]
 
 
 def open_image(source: ImageInput) -> Image.Image:

@@ -24,9 +24,9 @@ from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer, CL
 from umm_bench.errors import UserError
 from umm_bench.umm.canvas import Canvas, picture_canvas
 from umm_bench.umm.cards import SubjectCard
-from umm_bench.umm.control import Control
+from umm_bench.umm.control import Control, picture_control
 from umm_bench.umm.guidance import TEXT, Branch, Differences, Guidance, Interval, Schedule, fused_guidance
-from umm_bench.umm.images import ImageInput, open_image, square
+from umm_bench.umm.images import ImageInput, as_list, open_image, square
 from umm_bench.umm.prefix import shared_prefix
 from umm_bench.umm.subjects import Subject, branch_hidden_states, subject_masks
 from umm_bench.umm.tiue import TIUE
@@ -97,7 +97,7 @@ class UMMPipeline(StableDiffusionPipeline):
 
     def make_card(self, images: ImageInput | Sequence[ImageInput], phrase: str) -> SubjectCard:
         """The pseudo words of a subject from one picture or several, to be saved, shared and used without them."""
-        pictures = _as_list(images)
+        pictures = as_list(images)
         words_KD = self.encode_subjects([Subject(pictures, phrase)])[0]
         return SubjectCard(words_KD.detach().float().cpu(), phrase, len(pictures))
 
@@ -128,7 +128,7 @@ class UMMPipeline(StableDiffusionPipeline):
             )
         if subject.embeds is not None:
             embeds_nE = subject.embeds.reshape(-1, subject.embeds.shape[-1]).to(self._execution_device)
-        elif subject.image is not None and (pictures := _as_list(subject.image)):
+        elif subject.image is not None and (pictures := as_list(subject.image)):
             embeds_nE = self.embed_images(pictures)
         else:
             raise UserError(f'the subject "{subject.words}" has neither image nor embeds nor card')
@@ -264,9 +264,9 @@ class UMMPipeline(StableDiffusionPipeline):
                 num_images, self.vae.config.latent_channels, height, width, dtype, device, generator, latents
             )
             canvas = Canvas(noise, all_timesteps, num_inference_steps)
-        self._check_channels(canvas)
-        control = self._control(
-            control_image, controlnet_conditioning_scale, control_interval, num_images, (height, width)
+        canvas.check_channels(self.unet)
+        control = picture_control(
+            self, control_image, controlnet_conditioning_scale, control_interval, num_images, (height, width)
         )
 
         negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt
@@ -375,36 +375,6 @@ class UMMPipeline(StableDiffusionPipeline):
             return images, has_nsfw_concept
         return StableDiffusionPipelineOutput(images=images, nsfw_content_detected=has_nsfw_concept)
 
-    def _check_channels(self, canvas: Canvas) -> None:
-        given = canvas.latents_BCHW.shape[1] + (0 if canvas.extra_BCHW is None else canvas.extra_BCHW.shape[1])
-        if given != self.unet.config.in_channels:
-            raise UserError(
-                f"this base's UNet takes {self.unet.config.in_channels} channels, not {given}; "
-                "an inpainting UNet needs both image and mask_image"
-            )
-
-    def _control(
-        self,
-        control_image: ImageInput | Sequence[ImageInput] | None,
-        scale: float | list[float],
-        interval: Interval,
-        num_images: int,
-        size: tuple[int, int],
-    ) -> Control | None:
-        if (control_image is None) != (self.controlnet is None):
-            missing = "control_image" if control_image is None else "controlnet"
-            raise UserError(f"a ControlNet and a control_image go together; there is no {missing}")
-        if control_image is None:
-            return None
-        height, width = size
-        pictures = [
-            self.control_image_processor.preprocess([open_image(picture)], height=height, width=width)
-            .to(self._execution_device, self.controlnet.dtype)
-            .repeat(num_images, 1, 1, 1)
-            for picture in _as_list(control_image)
-        ]
-        return Control(pictures, scale, interval)
-
     def _timestep_cond(self, rows: int) -> Tensor | None:
         # guidance-distilled UNets (LCM) take the scale as an input instead of a second branch
         if self.unet.config.time_cond_proj_dim is None:
@@ -412,10 +382,6 @@ class UMMPipeline(StableDiffusionPipeline):
         scale = torch.tensor(self.guidance_scale - 1).repeat(rows)
         embedding = self.get_guidance_scale_embedding(scale, embedding_dim=self.unet.config.time_cond_proj_dim)
         return embedding.to(device=self._execution_device, dtype=self.unet.dtype)
-
-
-def _as_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput]:
-    return list(images) if isinstance(images, (list, tuple)) else [images]  # type: ignore[list-item]
 
 
 @contextmanager
