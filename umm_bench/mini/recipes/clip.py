@@ -34,7 +34,7 @@ class CLIPSizes:
     """Both towers, and the share of pairs that are one sprite captioned "a NAME", concepts drawn evenly.
 
     The image tower is a ViT of `image_width`, `image_layers` and `patch`, or, where `stages` are given, a ConvNeXt of
-    those widths and `blocks`, which learns faster: 4.03 against 4.33 of NT-Xent after 150 steps.
+    those widths and `blocks`.
     """
 
     name: str

@@ -79,8 +79,7 @@ def scheduler() -> DDIMScheduler:
 def build(config: SDConfig, latent_channels: int, text_width: int) -> UNet2DConditionModel:
     """A randomly initialised UNet: little at the latents' full size, much at half of it, where text is read.
 
-    Three levels of (64, 128, 256) cost less a step, but still gave mosaics of the right colour after 5,400: shapes are
-    decided at 8x8, and there they had 128 channels only.
+    Three levels of (64, 128, 256) cost less a step, but had 128 channels only at 8x8, where outlines are decided.
     """
     return UNet2DConditionModel(
         sample_size=config.image_size // 4,
