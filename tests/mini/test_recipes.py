@@ -10,7 +10,7 @@ from transformers import CLIPTokenizer
 from umm_bench.errors import UserError
 from umm_bench.mini import family, pretrain, tokenizer
 from umm_bench.mini.recipes.common import Optimizers, Runtime, TrainConfig, fit, schedule, to_device
-from umm_bench.mini.recipes.sd import SDConfig
+from umm_bench.mini.recipes.sd import SDConfig, SDRecipe
 from umm_bench.mini.recipes.vae import VAEConfig
 
 
@@ -179,3 +179,16 @@ def test_a_vae_ahead_of_the_shipped_generator_lies_beside_it(tmp_path, monkeypat
     assert torch.allclose(again.module.encoder.conv_in.weight, weight, atol=1e-3)  # half precision
     monkeypatch.chdir(tmp_path)  # no training here: a generator is trained on the part
     assert SDConfig().vae == family.PARTS / "vae"
+
+
+def test_a_generator_goes_on_from_saved_weights_and_refuses_those_of_other_sizes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    small = SDConfig(scenes=32, chunk=32, batch_size=2, channels=(16, 32))
+    recipe, again = SDRecipe(small), SDRecipe(small)
+    with torch.no_grad():
+        recipe.unet.conv_in.weight.add_(1.0)
+    recipe.unet.save_pretrained(tmp_path / "sd" / "unet")
+    again.load(tmp_path / "sd")
+    assert torch.equal(again.unet.conv_in.weight, recipe.unet.conv_in.weight)
+    with pytest.raises(UserError, match="of other sizes"):
+        SDRecipe(dataclasses.replace(small, channels=(16, 48))).load(tmp_path / "sd")

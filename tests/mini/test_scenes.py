@@ -23,6 +23,22 @@ def test_the_caption_names_every_object_and_boxes_lie_inside():
             assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1
 
 
+def test_posing_centres_what_is_large_and_leaves_small_what_is_called_small():
+    posed, small = 0, 0
+    for key in range(200):
+        scene, casual = (scenes.compose(key, posed=share, subjects=1) for share in (1.0, 0.0))
+        sides = [max(x1 - x0, y1 - y0) for x0, y0, x1, y1 in (scene.objects[0].box, casual.objects[0].box)]
+        if set(scene.caption.split()) & {"small", "tiny"}:
+            small += 1
+            assert sides[0] <= 0.5
+        elif sides[1] > 0.5:
+            posed += 1
+            x0, y0, x1, y1 = scene.objects[0].box
+            assert sides[0] > 0.5 and abs((x0 + x1) / 2 - 0.5) < 0.25 and abs((y0 + y1) / 2 - 0.5) < 0.25
+    assert posed > 50 and small > 5
+    assert np.array_equal(scenes.compose(1, posed=0.0).image, scenes.compose(1).image)
+
+
 def test_a_box_holds_what_was_drawn():
     canvas = np.zeros((64, 64, 3), np.float32)
     box = scenes.paste(canvas, "dog/noto", scenes.Placement(0.4, 0.5, 0.5))

@@ -107,12 +107,15 @@ def _pretrain(args: argparse.Namespace) -> None:
         config = dataclasses.replace(config, steps=args.steps)
     if args.warm_start:
         warm_start(recipe)
+    runtime = Runtime.detect(args.device, args.workers, args.compile)
+    if runtime.dtype == torch.float32:  # torch's Muon multiplies in bfloat16, here slower than the model's own passes
+        config = dataclasses.replace(config, muon=None)
     folder = args.folder or run_folder(args.name, args.size)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     began = time.monotonic()
     with Progress(*columns, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(args.name, total=config.steps)
-        training = fit(recipe, config, folder, Runtime.detect(args.device, args.workers, args.compile))
+        training = fit(recipe, config, folder, runtime)
         smooth = None
         for progress in training:
             smooth = progress.loss if smooth is None else 0.98 * smooth + 0.02 * progress.loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import hashlib
 from collections.abc import Sequence
@@ -225,17 +226,32 @@ def accessory_placement(name: str, host: Placement) -> Placement:
     return Placement(host.x + side * host.scale, host.y - up * host.scale, wide * host.scale, gain=host.gain)
 
 
-def compose(key: int | str, split: str = "train", size: int = 64, subjects: int | None = None) -> Scene:
+def _posed(at: Placement, count: int) -> Placement:
+    """The same sprite as a photographer would frame it: upright, not mirrored, and alone large and in the middle."""
+    if count > 1:
+        return dataclasses.replace(at, angle=0.0, mirror=False)
+    scale = 0.7 + 0.2 * (at.scale % 0.1) / 0.1
+    return dataclasses.replace(
+        at, x=0.5 + 0.2 * (at.x - 0.5), y=0.5 + 0.2 * (at.y - 0.5), scale=scale, angle=0.0, mirror=False
+    )
+
+
+def compose(
+    key: int | str, split: str = "train", size: int = 64, subjects: int | None = None, posed: float = 0.0
+) -> Scene:
     """The scene of a key, about a millisecond at 64 px.
 
     Args:
-        key: any integer or string; the scene is a function of (key, split, size, subjects).
+        key: any integer or string; the scene is a function of (key, split, size, subjects, posed).
         split: "train" draws training designs by their Zipfian frequency; "train_even", "held_out" and "all" draw
             every concept as often as another.
         size: side in pixels.
         subjects: force 1, 2 or 3 sprites; by default mostly one.
+        posed: share of the scenes whose sprites stand upright, large and in the middle. What a generator learns from;
+            all else sees them as they come.
     """
     rng = rng_for("scene", key, split, subjects)
+    pose = rng_for("posed", key).random() < posed
     count = subjects or int(rng.choice([1, 2, 3], p=[0.72, 0.25, 0.03]))
     designs = [draw_design(rng, split) for _ in range(count)]
     spots, relation = _arrange(rng, count)
@@ -244,11 +260,13 @@ def compose(key: int | str, split: str = "train", size: int = 64, subjects: int 
     phrases, objects, placed = [], [], []
     for design, (x, y, scale) in zip(designs, spots, strict=True):
         at = random_placement(rng, x, y, scale, jitter=0.03)
+        if pose and scale > SIZE_WORDS[1][0]:  # what is called small stays small
+            at = _posed(at, count)
         recolor = str(rng.choice(RECOLORS)) if rng.random() < 0.07 else None
-        at = Placement(at.x, at.y, at.scale, at.angle, at.mirror, at.gain, recolor)
+        at = dataclasses.replace(at, recolor=recolor)
         placed.append(at)
         box = paste(canvas, design.id, at)
-        phrase = describe(design, scale, rng, recolor)
+        phrase = describe(design, at.scale, rng, recolor)
         phrases.append(phrase)
         if box is not None:
             objects.append(SceneObject(design.id, design.concept, phrase, box))
