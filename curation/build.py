@@ -40,7 +40,7 @@ def parse_arguments(argv: Sequence[str] | None) -> BuildConfig:
         groups[about["group"]].add_argument(
             f"--{f.name.replace('_', '-')}",
             type=about["kind"],
-            default=f.default,
+            default=argparse.SUPPRESS if f.default is None else f.default,  # the help names what there is to name
             choices=about["choices"] or None,
             help=about["help"].replace("%", "%%"),
             metavar=None if about["choices"] else about["kind"].__name__.upper(),

@@ -33,6 +33,13 @@ _AT_LEAST_ONE = (
 )  # fmt: skip
 
 
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Names the defaults that there are."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, "") else super()._get_help_string(action)
+
+
 def _parser() -> argparse.ArgumentParser:
     from umm_bench.umm.augment import Augmentation
     from umm_bench.umm.encoded import EncodeConfig
@@ -43,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m umm_bench.train",
         description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Help,
     )
     add = parser.add_argument
     add("--data", type=Path, required=True, help="folder that curation.build wrote")
