@@ -29,16 +29,11 @@ class Handler(BaseHTTPRequestHandler):
         with site.lock:
             site.seen[path] += 1
             site.agents.add(self.headers["User-Agent"])
-            site.now += 1
-            site.most = max(site.most, site.now)
             site.times.append(time.monotonic())
         try:
             self.answer(path)
         except OSError:
             pass
-        finally:
-            with site.lock:
-                site.now -= 1
 
     def answer(self, path: str):
         kind, body, extra, status = "image/png", IMAGE, {}, 200
@@ -87,7 +82,13 @@ class Handler(BaseHTTPRequestHandler):
             case "/noai":
                 extra = {"X-Robots-Tag": "noindex, noimageai"}
             case "/slow":
+                site = self.server
+                with site.lock:
+                    site.now += 1
+                    site.most = max(site.most, site.now)
                 time.sleep(0.15)
+                with site.lock:  # before the client can know that it has its answer, and send the next request
+                    site.now -= 1
             case "/loop":
                 status, extra = 302, {"Location": "/loop"}
             case "/hop":

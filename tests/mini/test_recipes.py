@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from transformers import CLIPTokenizer
 
 from umm_bench.errors import UserError
@@ -179,6 +180,14 @@ def test_a_vae_ahead_of_the_shipped_generator_lies_beside_it(tmp_path, monkeypat
     assert torch.allclose(again.module.encoder.conv_in.weight, weight, atol=1e-3)  # half precision
     monkeypatch.chdir(tmp_path)  # no training here: a generator is trained on the part
     assert SDConfig().vae == family.PARTS / "vae"
+
+
+def test_a_shipped_model_does_not_say_where_it_was_loaded_from(tmp_path, monkeypatch):
+    monkeypatch.setattr(family, "WEIGHTS", tmp_path)
+    model = AutoencoderKL.from_pretrained(family.PARTS.parent / "sd" / "vae")
+    shipped = family.ship("again", model.save_pretrained)
+    assert "_name_or_path" not in json.loads((shipped / "config.json").read_text())
+    assert AutoencoderKL.from_pretrained(shipped).config.latent_channels == model.config.latent_channels
 
 
 def test_a_generator_goes_on_from_saved_weights_and_refuses_those_of_other_sizes(tmp_path, monkeypatch):

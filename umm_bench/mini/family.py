@@ -52,6 +52,13 @@ def _halve(weights: Path) -> None:
     save_file(tensors, weights, metadata={"format": "pt"})
 
 
+def _forget_origin(config: Path) -> None:
+    """Take out the folder that diffusers notes a model was loaded from: it is one of the maker's machine."""
+    values = json.loads(config.read_text())
+    if values.pop("_name_or_path", None) is not None:
+        config.write_text(json.dumps(values, indent=2) + "\n")
+
+
 def publish(recipe: Recipe, folder: Path, runs: list[dict[str, object]], shipped: bool = True) -> list[Path]:
     """Write what a finished recipe contributes: members of the family are shipped, the rest goes to `folder`/model.
 
@@ -91,6 +98,8 @@ def ship(name: str, save: Callable[[Path], None]) -> Path:
     save(temporary)
     for weights in temporary.rglob("*.safetensors"):
         _halve(weights)
+    for config in temporary.rglob("config.json"):
+        _forget_origin(config)
     shutil.rmtree(final, ignore_errors=True)
     os.replace(temporary, final)
     return final
