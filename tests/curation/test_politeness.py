@@ -113,10 +113,10 @@ def test_a_host_gets_few_requests_at_a_time(site):
 
 
 def test_requests_to_a_host_keep_their_distance(site):
-    fetcher = Fetcher(replace(LOCAL, host_delay=0.1))
-    assert fetcher.fetch_all([f"{site.url}/good"] * 4) == [IMAGE] * 4
+    fetcher = Fetcher(replace(LOCAL, host_delay=0.3))
+    assert fetcher.fetch_all([f"{site.url}/good"] * 3) == [IMAGE] * 3
     images = site.times[1:]  # the first is robots.txt
-    assert min(b - a for a, b in pairwise(images)) > 0.08
+    assert min(b - a for a, b in pairwise(images)) > 0.15  # a request may arrive late, on a busy machine
 
 
 def test_crawl_delay_is_kept_within_a_bound():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -30,10 +30,8 @@ class Handler(BaseHTTPRequestHandler):
             site.seen[path] += 1
             site.agents.add(self.headers["User-Agent"])
             site.times.append(time.monotonic())
-        try:
+        with suppress(OSError):
             self.answer(path)
-        except OSError:
-            pass
 
     def answer(self, path: str):
         kind, body, extra, status = "image/png", IMAGE, {}, 200
