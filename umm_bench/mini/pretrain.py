@@ -31,7 +31,7 @@ RECIPES: dict[str, tuple[str, TrainConfig]] = {
     "sd": ("umm_bench.mini.recipes.sd:SDRecipe", TrainConfig(steps=10_000, learning_rate=6e-4, muon=1.5e-3)),
     "encoder": (
         "umm_bench.mini.recipes.encoder:EncoderRecipe",
-        TrainConfig(steps=220, learning_rate=1e-3, weight_decay=0.05),
+        TrainConfig(steps=2300, learning_rate=3e-3, weight_decay=0.05),
     ),
     "detector": ("umm_bench.mini.recipes.detector:DetectorRecipe", TrainConfig(steps=4100, learning_rate=1e-3)),
     "scoring_clip": (

@@ -17,10 +17,6 @@ from transformers import (
     CLIPTokenizer,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
-    ConvNextConfig,
-    PreTrainedModel,
-    VisionTextDualEncoderConfig,
-    VisionTextDualEncoderModel,
 )
 
 from umm_bench.mini import backgrounds, scenes, sprites, tokenizer
@@ -31,11 +27,7 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 @dataclass(frozen=True)
 class CLIPSizes:
-    """Both towers, and the share of pairs that are one sprite captioned "a NAME", concepts drawn evenly.
-
-    The image tower is a ViT of `image_width`, `image_layers` and `patch`, or, where `stages` are given, a ConvNeXt of
-    those widths and `blocks`.
-    """
+    """Both towers, and the share of pairs that are one sprite captioned "a NAME", concepts drawn evenly."""
 
     name: str
     image_size: int = 64
@@ -44,8 +36,6 @@ class CLIPSizes:
     image_width: int = 192
     image_layers: int = 4
     patch: int = 8
-    stages: tuple[int, ...] = ()
-    blocks: tuple[int, ...] = ()
     projection: int = 192
     batch_size: int = 128
     even_share: float = 0.25
@@ -55,16 +45,7 @@ class CLIPSizes:
 
 
 CONDITIONING = CLIPSizes("clip")
-SCORING = CLIPSizes(
-    "scoring_clip",
-    text_layers=2,
-    stages=(64, 128, 256),
-    blocks=(1, 2, 3),
-    even_share=0.6,
-    all_names=1.0,
-    recolor=0.5,
-    seed=2,
-)
+SCORING = CLIPSizes("scoring_clip", text_layers=2, even_share=0.6, all_names=1.0, recolor=0.5, seed=2)
 
 
 def image_processor(size: int = 64) -> CLIPImageProcessorPil:
@@ -81,20 +62,8 @@ def normalise(images: np.ndarray) -> torch.Tensor:
     return (x - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
-def convnext(stages: tuple[int, ...], blocks: tuple[int, ...], image_size: int) -> ConvNextConfig:
-    """A ConvNeXt (2201.03545) of patches of four pixels. Its few blocks need no damping at the start."""
-    return ConvNextConfig(
-        num_stages=len(stages),
-        hidden_sizes=list(stages),
-        hidden_size=stages[-1],  # what a dual encoder asks its tower for
-        depths=list(blocks),
-        image_size=image_size,
-        layer_scale_init_value=0.1,
-    )
-
-
-def build(sizes: CLIPSizes, tokens: CLIPTokenizer) -> PreTrainedModel:
-    """A randomly initialised CLIP for the mini tokenizer: a CLIPModel, with a ConvNeXt a dual encoder."""
+def build(sizes: CLIPSizes, tokens: CLIPTokenizer) -> CLIPModel:
+    """A randomly initialised CLIP for the mini tokenizer."""
     text = CLIPTextConfig(
         vocab_size=len(tokens),
         hidden_size=sizes.text_width,
@@ -107,11 +76,6 @@ def build(sizes: CLIPSizes, tokens: CLIPTokenizer) -> PreTrainedModel:
         eos_token_id=tokens.eos_token_id,
         pad_token_id=tokens.pad_token_id,
     )
-    if sizes.stages:
-        tower = convnext(sizes.stages, sizes.blocks, sizes.image_size)
-        return VisionTextDualEncoderModel(
-            VisionTextDualEncoderConfig.from_vision_text_configs(tower, text, projection_dim=sizes.projection)
-        )
     vision = CLIPVisionConfig(
         hidden_size=sizes.image_width,
         intermediate_size=4 * sizes.image_width,

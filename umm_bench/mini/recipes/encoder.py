@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from transformers import ConvNextModel, ViTImageProcessorPil
+from transformers import ResNetConfig, ResNetModel, ViTImageProcessorPil
 
 from umm_bench.mini import backgrounds, scenes, sprites
-from umm_bench.mini.recipes.clip import MEAN, STD, convnext, normalise
+from umm_bench.mini.recipes.clip import MEAN, STD, normalise
 from umm_bench.mini.recipes.common import load_weights
 
 
@@ -26,17 +26,24 @@ class EncoderConfig:
     """Sizes, the temperature of the contrastive loss, and the share of a batch that is there with its whole concept."""
 
     image_size: int = 64
-    stages: tuple[int, ...] = (64, 128, 256)
-    blocks: tuple[int, ...] = (1, 2, 3)
+    stages: tuple[int, ...] = (32, 64, 128, 256)
+    blocks: tuple[int, ...] = (1, 1, 1, 1)
     batch_size: int = 96
     temperature: float = 0.1
     whole_concepts: float = 0.5
     seed: int = 4
 
 
-def build(config: EncoderConfig) -> ConvNextModel:
-    """A randomly initialised ConvNeXt."""
-    return ConvNextModel(convnext(config.stages, config.blocks, config.image_size))
+def build(config: EncoderConfig) -> ResNetModel:
+    """A randomly initialised ResNet (1512.03385), whose batch norms let so short a training get somewhere."""
+    return ResNetModel(
+        ResNetConfig(
+            embedding_size=config.stages[0],
+            hidden_sizes=list(config.stages),
+            depths=list(config.blocks),
+            layer_type="basic",
+        )
+    )
 
 
 @functools.cache
@@ -93,7 +100,7 @@ class EncoderRecipe:
         return normalise(self.views(step))
 
     def loss(self, views_BCHW: torch.Tensor) -> torch.Tensor:
-        pooled = self.encoder(views_BCHW).pooler_output
+        pooled = self.encoder(views_BCHW).pooler_output.flatten(1)
         z = F.normalize(self.head(pooled).float(), dim=-1)
         similarity = z @ z.T / self.config.temperature
         similarity.fill_diagonal_(-1e4)
