@@ -44,9 +44,9 @@ MODELS: dict[str, Model] = {
             "The shipped one has two levels of 64 and 256, learnt with its text encoder and with Muon on its matrices: "
             "most of its outlines are still mosaics.",
             "720 more steps without Muon on scenes whose sprites are upright and centred (now the recipe's default) "
-            "left the pictures mosaics, and are not shipped. From a true scene under some noise, sampling keeps the "
-            "outline; under much it loses it: what is missing is the shape that belongs to a word. Ancestral and "
-            "second-order samplers draw the same blobs.",
+            "left the pictures mosaics, and are not shipped. With those weights, sampling from a training scene under "
+            "some noise kept most of its outline, under much noise it did not; on twelve prompts, ancestral and "
+            "second-order samplers drew blobs as well.",
         ),
         "text-to-image",
     ),
@@ -69,8 +69,9 @@ MODELS: dict[str, Model] = {
         ("scoring_clip.",),
         "Its scores mean something inside the mini world only.",
         (
-            "A ConvNeXt in place of the ViT named fewer held-out designs after two and a half times the steps. A "
-            "ResNet learns faster than either, but transformers' dual encoder takes no tower that pools to a map.",
+            "A ConvNeXt in place of the ViT had fewer held-out designs among its first five after two and a half times "
+            "the steps. A ResNet learns sprites faster than the ConvNeXt, but transformers' dual encoder takes no "
+            "tower that pools to a map.",
         ),
         pipeline_tag="zero-shot-image-classification",
     ),
@@ -83,7 +84,11 @@ MODELS: dict[str, Model] = {
         'from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained("{folder}", dtype="float32")',
         ("encoder.",),
         "It was trained to ignore place, turn, light and background, and knows drawings only.",
-        ("A ViT and a ConvNeXt of that size learnt far slower: batch norms are what a short training needs.",),
+        (
+            "A ConvNeXt of three stages had learnt nothing when this ResNet's loss was already falling. A ViT came "
+            "first, for a tenth of the steps only, so how much is the architecture's and how much the training's is "
+            "open.",
+        ),
         pipeline_tag="image-feature-extraction",
     ),
     "detector": Model(

@@ -108,7 +108,8 @@ def _pretrain(args: argparse.Namespace) -> None:
     if args.warm_start:
         warm_start(recipe)
     runtime = Runtime.detect(args.device, args.workers, args.compile)
-    if runtime.dtype == torch.float32:  # torch's Muon multiplies in bfloat16, here slower than the model's own passes
+    if config.muon and runtime.dtype == torch.float32:
+        print("bfloat16, in which Muon multiplies, is slow here: AdamW takes its matrices too", file=sys.stderr)
         config = dataclasses.replace(config, muon=None)
     folder = args.folder or run_folder(args.name, args.size)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

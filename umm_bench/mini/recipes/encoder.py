@@ -35,7 +35,7 @@ class EncoderConfig:
 
 
 def build(config: EncoderConfig) -> ResNetModel:
-    """A randomly initialised ResNet (1512.03385), whose batch norms let so short a training get somewhere."""
+    """A randomly initialised ResNet (1512.03385) of basic blocks."""
     return ResNetModel(
         ResNetConfig(
             embedding_size=config.stages[0],

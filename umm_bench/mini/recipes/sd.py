@@ -194,8 +194,8 @@ class SDRecipe:
     def timesteps(self, n: int) -> torch.Tensor:
         """Timesteps [n], one from each of n equally likely parts of their distribution: less variance, same mean.
 
-        Logit-normal (2403.03206) around t = 770, and some anywhere: sampling that starts from a true scene at t = 500
-        keeps its outline, so shapes are decided at more noise than that.
+        Logit-normal (2403.03206) around t = 770, and some anywhere: outlines, which the generator lacks most, are
+        largely decided at much noise.
         """
         u_B = (torch.randperm(n) + torch.rand(n)) / n
         middle_B = torch.sigmoid(1.2 + 0.9 * torch.special.ndtri(u_B.clamp(1e-4, 1 - 1e-4)))
