@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.metadata import entry_points
 from typing import Any, Self
 
 import numpy as np
@@ -23,9 +24,15 @@ class ClipScorer:
 
     @classmethod
     def load(cls, checkpoint: str, device: str = "auto") -> Self:
-        """Raises `UserError` where ``checkpoint``, a folder or a hub name, is no CLIP."""
+        """Raises `UserError` where ``checkpoint``, a folder or a hub name, is no CLIP.
+
+        What the entry points ``curation.architectures`` name is imported first: modules that register with
+        transformers a model type of their own.
+        """
         from transformers import AutoModel, AutoTokenizer, CLIPImageProcessorPil, CLIPProcessor
 
+        for architecture in entry_points(group="curation.architectures"):
+            architecture.load()
         with loading("--clip", checkpoint):
             model: Any = AutoModel.from_pretrained(checkpoint)
             if not hasattr(model, "get_text_features"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import pytest
 import torch
@@ -10,9 +11,9 @@ from transformers import CLIPTokenizer
 
 from umm_bench.errors import UserError
 from umm_bench.mini import family, pretrain, tokenizer
-from umm_bench.mini.recipes.common import Optimizers, Runtime, TrainConfig, fit, schedule, to_device
+from umm_bench.mini.recipes.common import Average, Runtime, TrainConfig, fit, schedule, to_device
 from umm_bench.mini.recipes.sd import SDConfig, SDRecipe
-from umm_bench.mini.recipes.vae import VAEConfig
+from umm_bench.mini.recipes.vae import DecoderConfig, DecoderRecipe, VAEConfig
 
 
 class _Line:
@@ -53,12 +54,10 @@ def _run(folder, config=CONFIG, stop=None):
     return recipe.module.weight.detach().clone(), losses
 
 
-@pytest.mark.parametrize("muon", [None, 0.02])
-def test_resume_is_bitwise_the_unbroken_run(tmp_path, muon):
-    config = dataclasses.replace(CONFIG, muon=muon)
-    whole, losses = _run(tmp_path / "a", config)
-    _, before = _run(tmp_path / "b", config, stop=11)
-    resumed, after = _run(tmp_path / "b", config)
+def test_resume_is_bitwise_the_unbroken_run(tmp_path):
+    whole, losses = _run(tmp_path / "a")
+    _, before = _run(tmp_path / "b", stop=11)
+    resumed, after = _run(tmp_path / "b")
     assert torch.equal(whole, resumed) and before + after == losses
     assert losses[-1] < losses[0]
 
@@ -99,22 +98,27 @@ def test_a_nan_stops_the_run(tmp_path):
         list(fit(_Line(scale=float("nan")), CONFIG, tmp_path))
 
 
+def test_the_average_covers_a_batch_norms_statistics():
+    module = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.BatchNorm1d(2))
+    average, means, weights = Average(module, 0.5), [torch.zeros(2)], [module[0].weight.detach().clone()]
+    for step in range(8, 11):  # from there on the rate is 0.5
+        module(torch.randn(16, 3, generator=torch.Generator().manual_seed(step)) + step)
+        with torch.no_grad():
+            module[0].weight += step
+        average.update(module, step)
+        means.append(0.5 * means[-1] + 0.5 * module[1].running_mean)
+        weights.append(0.5 * weights[-1] + 0.5 * module[0].weight)
+    live = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    average.swap(module)
+    assert torch.allclose(module[1].running_mean, means[-1]) and torch.allclose(module[0].weight, weights[-1])
+    assert not torch.allclose(means[-1], live["1.running_mean"])
+    average.swap(module)
+    assert all(torch.equal(tensor, live[name]) for name, tensor in module.state_dict().items())
+
+
 def test_learning_rate_rises_holds_and_falls():
     shares = [schedule(step, CONFIG) for step in range(30)]
     assert shares[0] < shares[4] == shares[15] == 1 > shares[-1]
-
-
-def test_muon_takes_the_hidden_matrices_and_kernels_and_changes_them_in_place():
-    module = torch.nn.ModuleDict({"conv_in": torch.nn.Conv2d(1, 4, 3), "hidden": torch.nn.Conv2d(4, 6, 3)})
-    before = {name: p.detach().clone() for name, p in module.named_parameters()}
-    optimizers = Optimizers(module, TrainConfig(steps=1, learning_rate=0.0, weight_decay=0.0, muon=0.1))
-    module["hidden"](module["conv_in"](torch.randn(2, 1, 8, 8))).square().mean().backward()
-    optimizers.step(1.0, 1.0)
-    changed = {name for name, p in module.named_parameters() if not torch.equal(p, before[name])}
-    assert changed == {"hidden.weight"}  # AdamW's rate is 0 here
-    step = (before["hidden.weight"] - module["hidden"].weight).detach().flatten(1)
-    lengths = torch.linalg.svdvals(step)  # Muon's step is nearly orthogonal: no direction is favoured
-    assert lengths.max() / lengths.min() < 2
 
 
 def test_an_unknown_name_is_one_line_and_exit_code_2(capsys):
@@ -180,6 +184,32 @@ def test_a_vae_ahead_of_the_shipped_generator_lies_beside_it(tmp_path, monkeypat
     assert torch.allclose(again.module.encoder.conv_in.weight, weight, atol=1e-3)  # half precision
     monkeypatch.chdir(tmp_path)  # no training here: a generator is trained on the part
     assert SDConfig().vae == family.PARTS / "vae"
+
+
+def test_the_decoder_is_trained_alone_and_shipped_inside_its_generator(tmp_path, monkeypatch):
+    before, sd = family.path("sd"), tmp_path / "weights" / "sd"
+    shutil.copytree(before, sd)
+    monkeypatch.setattr(family, "WEIGHTS", tmp_path / "weights")
+    recipe = DecoderRecipe(DecoderConfig(scenes_per_step=1))
+    list(fit(recipe, TrainConfig(steps=2, warmup=1), tmp_path / "run"))
+    assert family.publish(recipe, tmp_path / "run", [{"steps": 2}]) == [sd]
+    old, new = (AutoencoderKL.from_pretrained(folder / "vae").state_dict() for folder in (before, sd))
+    changed = {name.split(".")[0] for name in old if not torch.equal(old[name], new[name])}
+    assert changed == {"decoder", "post_quant_conv"}
+    for part in ("unet", "text_encoder"):
+        for file in (before / part).glob("*.safetensors"):
+            assert (sd / part / file.name).read_bytes() == file.read_bytes()
+    record = json.loads((sd / family.TRAINING).read_text())
+    assert record["decoder"] == [{"steps": 2}] and record["sd"] and record["vae"]
+    assert not (sd / "README.md").exists()  # a card of other weights
+
+
+def test_the_decoder_sees_latents_with_noise():
+    recipes = [DecoderRecipe(DecoderConfig(scenes_per_step=1, noise=noise)) for noise in (0.0, 2.0)]
+    crops = recipes[0].batch(0)
+    with torch.no_grad():
+        clean, noisy = (recipe.loss(crops).item() for recipe in recipes)
+    assert noisy > 2 * clean
 
 
 def test_a_shipped_model_does_not_say_where_it_was_loaded_from(tmp_path, monkeypatch):

@@ -1,5 +1,8 @@
 """What the CLIP and encoder recipes save is what the metrics and the miner load: same features, unit length."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -54,6 +57,18 @@ def test_clips(recipe_class, pictures, files, tmp_path):
     assert metric.is_truncated("owl " * 40) and not metric.is_truncated("owl")
 
 
+@pytest.mark.parametrize(
+    "load",
+    [
+        "from curation.clip import ClipScorer; ClipScorer.load({folder!r}, 'cpu')",
+        "from umm_bench.metrics.embedding import ClipEncoder; ClipEncoder({folder!r}, 'scoring_clip').model",
+    ],
+)
+def test_a_process_that_trains_nothing_knows_the_image_tower(load, tmp_path):
+    ScoringCLIP().save(tmp_path)
+    subprocess.run([sys.executable, "-c", load.format(folder=str(tmp_path))], check=True)
+
+
 def test_the_encoder(pictures, files, tmp_path):
     recipe = EncoderRecipe()
     recipe.save(tmp_path / "encoder")
@@ -89,7 +104,7 @@ def test_half_of_a_batch_are_whole_concepts():
 
 def test_weights_of_another_kind_are_refused(tmp_path):
     ConditioningCLIP().save(tmp_path)
-    with pytest.raises(UserError, match="a clip of other sizes"):
+    with pytest.raises(UserError, match="holds a clip, this recipe trains a vision-text-dual-encoder"):
         ScoringCLIP().load(tmp_path)
     with pytest.raises(UserError, match="holds a clip, this recipe trains a resnet"):
         EncoderRecipe().load(tmp_path)

@@ -83,6 +83,8 @@ class ClipEncoder(Encoder):
     def model(self) -> Any:
         from transformers import AutoModel
 
+        import umm_bench.mini.towers  # noqa: F401  # registers the mini CLIP's image tower
+
         model = _load_model(AutoModel, self.location)
         if not hasattr(model, "get_text_features"):
             raise UserError(f"cannot load metric model {self.location}: a {model.config.model_type} has no text tower")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights"
 TRAINING = "training.json"
-HOME = {"vae": "sd", "clip": "sd"}  # recipes whose models are shipped inside another's
+HOME = {"vae": "sd", "clip": "sd", "decoder": "sd"}  # recipes whose models are shipped inside another's
 PARTS = WEIGHTS / "parts"  # a VAE and a CLIP that are ahead of the shipped `sd`: the next one is trained on them
 NAMES = ("sd", "image_encoder", "scoring_clip", "encoder", "detector", "tiue")
 
@@ -67,13 +67,19 @@ def publish(recipe: Recipe, folder: Path, runs: list[dict[str, object]], shipped
     name = recipe.name
 
     def save(target: Path) -> None:
-        recipe.save(target)
+        if name == "decoder" and shipped:  # the rest of the generator stays
+            shutil.copytree(path("sd"), target, ignore=shutil.ignore_patterns("README.md"), dirs_exist_ok=True)
+            recipe.save(target / "vae")
+        else:
+            recipe.save(target)
         record = {name: runs}
         for part in recipe.parts():
             if (part / TRAINING).exists():
                 record |= {k: v for k, v in json.loads((part / TRAINING).read_text()).items() if k not in record}
         (target / TRAINING).write_text(json.dumps(record, indent=1))
 
+    if name == "decoder" and shipped:
+        return [ship("sd", save)]
     if name not in NAMES or not shipped:
         (folder / "model").mkdir(parents=True, exist_ok=True)
         save(folder / "model")

@@ -28,7 +28,8 @@ RECIPES: dict[str, tuple[str, TrainConfig]] = {
         "umm_bench.mini.recipes.clip:ConditioningCLIP",
         TrainConfig(steps=1750, learning_rate=1e-3, weight_decay=0.1),
     ),
-    "sd": ("umm_bench.mini.recipes.sd:SDRecipe", TrainConfig(steps=10_000, learning_rate=6e-4, muon=1.5e-3)),
+    "sd": ("umm_bench.mini.recipes.sd:SDRecipe", TrainConfig(steps=5000, learning_rate=1e-3)),
+    "decoder": ("umm_bench.mini.recipes.vae:DecoderRecipe", TrainConfig(steps=700, learning_rate=1e-3, decay=0.5)),
     "encoder": (
         "umm_bench.mini.recipes.encoder:EncoderRecipe",
         TrainConfig(steps=2300, learning_rate=3e-3, weight_decay=0.05),
@@ -36,7 +37,7 @@ RECIPES: dict[str, tuple[str, TrainConfig]] = {
     "detector": ("umm_bench.mini.recipes.detector:DetectorRecipe", TrainConfig(steps=4100, learning_rate=1e-3)),
     "scoring_clip": (
         "umm_bench.mini.recipes.clip:ScoringCLIP",
-        TrainConfig(steps=340, learning_rate=1e-3, weight_decay=0.1),
+        TrainConfig(steps=3000, learning_rate=2e-3, weight_decay=0.05),
     ),
 }
 
@@ -55,7 +56,7 @@ def warm_start(recipe: Recipe) -> None:
     """Give the recipe what the shipped family has of it."""
     if (family.PARTS / recipe.name).is_dir():
         recipe.load(family.PARTS / recipe.name)
-    elif recipe.name == "vae":
+    elif recipe.name in ("vae", "decoder"):
         recipe.load(family.path("sd") / "vae")
     elif recipe.name == "clip":
         recipe.load_towers(family.path("sd") / "text_encoder", family.path("image_encoder"))  # type: ignore[attr-defined]
@@ -108,9 +109,6 @@ def _pretrain(args: argparse.Namespace) -> None:
     if args.warm_start:
         warm_start(recipe)
     runtime = Runtime.detect(args.device, args.workers, args.compile)
-    if config.muon and runtime.dtype == torch.float32:
-        print("bfloat16, in which Muon multiplies, is slow here: AdamW takes its matrices too", file=sys.stderr)
-        config = dataclasses.replace(config, muon=None)
     folder = args.folder or run_folder(args.name, args.size)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     began = time.monotonic()

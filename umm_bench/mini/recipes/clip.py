@@ -17,17 +17,25 @@ from transformers import (
     CLIPTokenizer,
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
+    PreTrainedModel,
+    VisionTextDualEncoderConfig,
+    VisionTextDualEncoderModel,
 )
 
 from umm_bench.mini import backgrounds, scenes, sprites, tokenizer
 from umm_bench.mini.recipes.common import load_weights
+from umm_bench.mini.towers import FlatResNetConfig
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
 @dataclass(frozen=True)
 class CLIPSizes:
-    """Both towers, and the share of pairs that are one sprite captioned "a NAME", concepts drawn evenly."""
+    """Both towers, and the share of pairs that are one sprite captioned "a NAME", concepts drawn evenly.
+
+    The image tower is a ViT of `image_width`, `image_layers` and `patch`, or, where `stages` are given, a ResNet of
+    those widths and `blocks`.
+    """
 
     name: str
     image_size: int = 64
@@ -36,6 +44,8 @@ class CLIPSizes:
     image_width: int = 192
     image_layers: int = 4
     patch: int = 8
+    stages: tuple[int, ...] = ()
+    blocks: tuple[int, ...] = ()
     projection: int = 192
     batch_size: int = 128
     even_share: float = 0.25
@@ -45,7 +55,17 @@ class CLIPSizes:
 
 
 CONDITIONING = CLIPSizes("clip")
-SCORING = CLIPSizes("scoring_clip", text_layers=2, even_share=0.6, all_names=1.0, recolor=0.5, seed=2)
+SCORING = CLIPSizes(
+    "scoring_clip",
+    text_width=96,
+    text_layers=2,
+    stages=(32, 64, 128, 256),
+    blocks=(1, 1, 1, 1),
+    even_share=0.75,
+    all_names=1.0,
+    recolor=0.5,
+    seed=2,
+)
 
 
 def image_processor(size: int = 64) -> CLIPImageProcessorPil:
@@ -62,8 +82,8 @@ def normalise(images: np.ndarray) -> torch.Tensor:
     return (x - torch.tensor(MEAN)[:, None, None]) / torch.tensor(STD)[:, None, None]
 
 
-def build(sizes: CLIPSizes, tokens: CLIPTokenizer) -> CLIPModel:
-    """A randomly initialised CLIP for the mini tokenizer."""
+def build(sizes: CLIPSizes, tokens: CLIPTokenizer) -> PreTrainedModel:
+    """A randomly initialised CLIP for the mini tokenizer: a CLIPModel, with a ResNet a dual encoder."""
     text = CLIPTextConfig(
         vocab_size=len(tokens),
         hidden_size=sizes.text_width,
@@ -76,6 +96,16 @@ def build(sizes: CLIPSizes, tokens: CLIPTokenizer) -> CLIPModel:
         eos_token_id=tokens.eos_token_id,
         pad_token_id=tokens.pad_token_id,
     )
+    if sizes.stages:
+        tower = FlatResNetConfig(
+            embedding_size=sizes.stages[0],
+            hidden_sizes=list(sizes.stages),
+            depths=list(sizes.blocks),
+            layer_type="basic",
+        )
+        return VisionTextDualEncoderModel(
+            VisionTextDualEncoderConfig.from_vision_text_configs(tower, text, projection_dim=sizes.projection)
+        )
     vision = CLIPVisionConfig(
         hidden_size=sizes.image_width,
         intermediate_size=4 * sizes.image_width,
@@ -143,7 +173,7 @@ class _CLIPRecipe:
                 image, caption = scene.image, scene.caption
             images.append(image)
             captions.append(caption)
-        tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
+        tokens = self.tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
         same = torch.tensor([[a == b for b in captions] for a in captions]).float()
         return {
             **tokens,

@@ -69,12 +69,10 @@ def load_weights(module: PreTrainedModel, folder: Path) -> None:
 @dataclass(frozen=True)
 class TrainConfig:
     """`warmup` steps up, constant, then a linear fall over the last `decay` share of `steps` (so that a longer
-    run of the same recipe continues from where a shorter one was still constant). `muon` is the peak rate of Muon on
-    the hidden layers' matrices; None leaves them to AdamW too."""
+    run of the same recipe continues from where a shorter one was still constant)."""
 
     steps: int
     learning_rate: float = 1e-3
-    muon: float | None = None
     warmup: int = 100
     decay: float = 0.25
     weight_decay: float = 0.01
@@ -174,90 +172,59 @@ def schedule(step: int, config: TrainConfig) -> float:
     return min(1.0, (step + 1) / max(1, config.warmup)) * max(0.02, min(1.0, left))
 
 
-class Optimizers:
-    """AdamW, and beside it Muon for the hidden layers' matrices where `config.muon` is given.
+def adamw(module: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:
+    """AdamW over the trainable parameters."""
+    return torch.optim.AdamW(
+        [p for p in module.parameters() if p.requires_grad],
+        lr=config.learning_rate,
+        weight_decay=config.weight_decay,
+        betas=(0.9, 0.98),
+    )
 
-    A convolution's kernel is a matrix [out, in * height * width], which Muon sees as a view. Embeddings and the layers
-    that touch latents or timesteps stay with AdamW, as Muon's authors advise.
-    """
 
-    OUTER = ("embed", "time_emb", "conv_in", "conv_out")
+def _memory(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """Everything the optimizer remembers, by parameter and name."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{k}": torch.as_tensor(v) for i, entry in state.items() for k, v in entry.items()}
 
-    def __init__(self, module: torch.nn.Module, config: TrainConfig) -> None:
-        named = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
-        self.parameters = [p for _, p in named]
-        hidden = {n for n, p in named if config.muon and p.ndim >= 2 and not any(part in n for part in self.OUTER)}
-        self.views = [(p, torch.nn.Parameter(p.detach().view(len(p), -1))) for n, p in named if n in hidden]
-        self.rates = [config.learning_rate]
-        self.all: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(
-                [p for n, p in named if n not in hidden],
-                lr=config.learning_rate,
-                weight_decay=config.weight_decay,
-                betas=(0.9, 0.98),
-            )
-        ]
-        if config.muon:
-            self.rates.append(config.muon)
-            matrices = [view for _, view in self.views]
-            self.all.append(
-                torch.optim.Muon(
-                    matrices, lr=config.muon, weight_decay=config.weight_decay, adjust_lr_fn="match_rms_adamw"
-                )
-            )
 
-    def step(self, share: float, max_norm: float) -> None:
-        """One step at `share` of the peak rates with the gradients clipped, which are then dropped."""
-        torch.nn.utils.clip_grad_norm_(self.parameters, max_norm)
-        for p, view in self.views:
-            view.grad = None if p.grad is None else p.grad.view(len(p), -1)
-        for optimizer, rate in zip(self.all, self.rates, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate * share
-            optimizer.step()
-        for p in [*self.parameters, *(view for _, view in self.views)]:
-            p.grad = None
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Everything they remember, by optimizer, parameter and name."""
-        states = [optimizer.state_dict()["state"] for optimizer in self.all]
-        return {
-            f"{n}.{i}.{k}": torch.as_tensor(v)
-            for n, state in enumerate(states)
-            for i, entry in state.items()
-            for k, v in entry.items()
-        }
-
-    def restore(self, tensors: dict[str, torch.Tensor]) -> None:
-        """Take what `tensors` gave."""
-        states: list[dict[int, dict[str, Any]]] = [{} for _ in self.all]
-        for key, value in tensors.items():
-            n, i, name = key.split(".", 2)
-            states[int(n)].setdefault(int(i), {})[name] = value
-        for optimizer, state in zip(self.all, states, strict=True):
-            optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+def _remember(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    """Take what `_memory` gave."""
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        i, name = key.split(".", 1)
+        state.setdefault(int(i), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 class Average:
-    """Exponential moving average of the trainable parameters, with the usual warm-up of the rate."""
+    """Exponential moving average of what a training changes, with the usual warm-up of the rate.
+
+    That is the trainable parameters and batch norms' statistics: those of the last weights do not fit the averages.
+    """
 
     def __init__(self, module: torch.nn.Module, rate: float) -> None:
         self.rate = rate
-        self.values = {name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad}
+        self.values = {name: t.detach().clone() for name, t in self._live(module).items()}
+
+    @staticmethod
+    def _live(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+        trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+        return trained | {name: b for name, b in module.named_buffers() if b.is_floating_point() and b.numel()}
 
     def update(self, module: torch.nn.Module, step: int) -> None:
         rate = min(self.rate, (1 + step) / (10 + step))
-        parameters = dict(module.named_parameters())
+        live = self._live(module)
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.values.values()), [parameters[n] for n in self.values], 1 - rate)
+            torch._foreach_lerp_(list(self.values.values()), [live[n] for n in self.values], 1 - rate)
 
     def swap(self, module: torch.nn.Module) -> None:
-        """Exchange the module's parameters with their averages (call again to undo)."""
+        """Exchange the module's tensors with their averages (call again to undo)."""
         with torch.no_grad():
-            for name, p in module.named_parameters():
+            for name, live in self._live(module).items():
                 if name in self.values:
-                    kept = p.detach().clone()
-                    p.copy_(self.values[name])
+                    kept = live.detach().clone()
+                    live.copy_(self.values[name])
                     self.values[name] = kept
 
 
@@ -272,7 +239,7 @@ def _replace(temporary: Path, final: Path) -> None:
 
 
 def save_checkpoint(
-    folder: Path, module: torch.nn.Module, optimizers: Optimizers, average: Average, state: dict
+    folder: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, average: Average, state: dict
 ) -> None:
     """Module, averages and optimizer as safetensors, the rest as JSON."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -283,7 +250,7 @@ def save_checkpoint(
     save_file(trainable, temporary / "module.safetensors")
     save_file({n: b.contiguous() for n, b in module.named_buffers() if b.numel()}, temporary / "buffers.safetensors")
     save_file(average.values, temporary / "average.safetensors")
-    save_file(optimizers.tensors(), temporary / "optimizer.safetensors")
+    save_file(_memory(optimizer), temporary / "optimizer.safetensors")
     (temporary / "state.json").write_text(json.dumps(state, indent=1))
     _replace(temporary, folder)
 
@@ -315,7 +282,7 @@ def fit(
         **{k: v for k, v in dataclasses.asdict(config).items() if k not in ("steps", "save_seconds", "decay")},
     }
     recipe.module.to(runtime.device)
-    optimizers = Optimizers(recipe.module, config)
+    optimizer = adamw(recipe.module, config)
     average, start, seconds = Average(recipe.module, config.ema), 0, 0.0
     if checkpoint.exists():
         state, files = _read_checkpoint(checkpoint)
@@ -325,7 +292,7 @@ def fit(
             )
         recipe.module.load_state_dict(files["module"] | files["buffers"], strict=False)
         average.values = to_device(files["average"], runtime.device)
-        optimizers.restore(files["optimizer"])
+        _remember(optimizer, files["optimizer"])
         start, seconds = state["step"], state["seconds"]
     recipe.module.train()
     if runtime.compile:
@@ -335,7 +302,7 @@ def fit(
 
     def save() -> None:
         state = {"step": step, "seconds": seconds, "fingerprint": fingerprint}
-        save_checkpoint(checkpoint, recipe.module, optimizers, average, state)
+        save_checkpoint(checkpoint, recipe.module, optimizer, average, state)
 
     try:
         began = time.monotonic()
@@ -347,7 +314,11 @@ def fit(
                 raise UserError(f"{recipe.name}: the loss is {loss.item()} at step {step}; lower the learning rate")
             loss.backward()
             share = schedule(step, config)
-            optimizers.step(share, config.max_grad_norm)
+            for group in optimizer.param_groups:
+                torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
+                group["lr"] = share * config.learning_rate
+            optimizer.step()
+            optimizer.zero_grad()
             average.update(recipe.module, step)
             step += 1
             seconds += time.monotonic() - began

@@ -41,10 +41,10 @@ class SDConfig:
     """
 
     image_size: int = 64
-    channels: tuple[int, int] = (64, 256)
+    channels: tuple[int, int] = (64, 128)
     scenes: int = 16_384
     chunk: int = 2048
-    batch_size: int = 64
+    batch_size: int = 12
     caption_drop: float = 0.1
     head: int = 100
     tail_rate: float = 0.1
@@ -93,7 +93,7 @@ def build(config: SDConfig, latent_channels: int, text_width: int) -> UNet2DCond
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         layers_per_block=1,
         cross_attention_dim=text_width,
-        attention_head_dim=(2, 8),  # diffusers reads this as the number of heads
+        attention_head_dim=(2, 4),  # diffusers reads this as the number of heads
         norm_num_groups=16,
     )
 

@@ -10,7 +10,9 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
-from umm_bench.mini import scenes
+from umm_bench.errors import UserError
+from umm_bench.mini import family, scenes
+from umm_bench.mini.recipes.common import run_folder
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,14 @@ class VAEConfig:
     kl_weight: float = 1e-6
     transformed: float = 0.5
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class DecoderConfig(VAEConfig):
+    """`noise` is the most that is laid on a latent before decoding, in its standard deviations."""
+
+    noise: float = 0.6
+    seed: int = 5
 
 
 def build(config: VAEConfig) -> AutoencoderKL:
@@ -56,6 +66,11 @@ def _shrink_and_turn(x_BCHW: torch.Tensor, share: float, turns: int) -> torch.Te
     side = round(x_BCHW.shape[-1] * share)
     small = F.interpolate(x_BCHW.float(), size=(side, side), mode="bilinear", antialias=True)
     return torch.rot90(small, turns, (2, 3))
+
+
+def _difference(error_BCHW: torch.Tensor) -> torch.Tensor:
+    """The square is what PSNR asks for; the absolute value keeps edges from blurring."""
+    return error_BCHW.square().mean() + 0.1 * error_BCHW.abs().mean()
 
 
 class VAERecipe:
@@ -85,9 +100,7 @@ class VAERecipe:
         if torch.rand(()) < self.config.transformed:
             turns, share = int(torch.randint(4, ())), float(torch.randint(2, 5, ())) / 4
             z_BCHW, x_BCHW = (_shrink_and_turn(image, share, turns) for image in (z_BCHW, x_BCHW))
-        error = self.module.decode(z_BCHW).sample.float() - x_BCHW
-        # The square is what PSNR asks for; the absolute value keeps edges from blurring.
-        reconstruction = error.square().mean() + 0.1 * error.abs().mean()
+        reconstruction = _difference(self.module.decode(z_BCHW).sample.float() - x_BCHW)
         return reconstruction + self.config.kl_weight * posterior.kl().mean()
 
     def save(self, folder: Path) -> None:
@@ -98,3 +111,41 @@ class VAERecipe:
 
     def parts(self) -> list[Path]:
         return []
+
+
+class DecoderRecipe(VAERecipe):
+    """The finished VAE's decoder once more, on latents with noise; the encoder stays as it is.
+
+    A small generator leaves some of a latent undecided, and a decoder that has seen none such draws that as a mosaic.
+    As the latents stay, so does every generator that was trained on them.
+    """
+
+    name = "decoder"
+    default: DecoderConfig = DecoderConfig()
+
+    def __init__(self, config: DecoderConfig = default) -> None:
+        self.config, self.noise = config, config.noise
+        self.batch_size = config.scenes_per_step * config.crops_per_scene
+        vae = family.path("sd") / "vae" if config.image_size == 64 else run_folder("vae", config.image_size) / "model"
+        if not vae.is_dir():
+            raise UserError(f"train vae at {config.image_size} px first: {vae} is not there")
+        self.vae = AutoencoderKL.from_pretrained(vae, torch_dtype=torch.float32).requires_grad_(False)
+        parts = {"decoder": self.vae.decoder, "post_quant_conv": self.vae.post_quant_conv}
+        self.module = torch.nn.ModuleDict(parts).requires_grad_(True)
+
+    def loss(self, x_BCHW: torch.Tensor) -> torch.Tensor:
+        self.vae.to(x_BCHW.device)
+        with torch.no_grad():
+            z_BCHW = self.vae.encode(x_BCHW).latent_dist.mean
+            sigma_B111 = self.noise * torch.rand(len(z_BCHW), 1, 1, 1, device=z_BCHW.device)
+            noisy_BCHW = z_BCHW + sigma_B111 / self.vae.config.scaling_factor * torch.randn_like(z_BCHW)
+        return _difference(self.vae.decode(noisy_BCHW).sample.float() - x_BCHW)
+
+    def save(self, folder: Path) -> None:
+        self.vae.to("cpu").save_pretrained(folder)
+
+    def load(self, folder: Path) -> None:
+        self.vae.load_state_dict(AutoencoderKL.from_pretrained(folder).state_dict())
+
+    def parts(self) -> list[Path]:
+        return [family.path("sd")] if self.config.image_size == 64 else []
