@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import html
-import importlib
+import importlib.util
 import re
+import runpy
 import unicodedata
 from functools import cache
 
@@ -90,7 +91,9 @@ def function_words() -> tuple[frozenset[str], tuple[frozenset[str], ...]]:
     """spaCy's stop words: English, and for each other language those that are no English stop word."""
 
     def stop_words(language: str) -> frozenset[str]:
-        return frozenset(importlib.import_module(f"spacy.lang.{language}.stop_words").STOP_WORDS)
+        # Importing the module would import its package, and French then compiles its tokenizer's rules for seconds.
+        (folder,) = importlib.util.find_spec("spacy.lang").submodule_search_locations  # type: ignore[union-attr,misc]
+        return frozenset(runpy.run_path(f"{folder}/{language}/stop_words.py")["STOP_WORDS"])
 
     english = stop_words("en")
     return english, tuple(stop_words(language) - english - ENGLISH_TOO for language in OTHER_LANGUAGES)
