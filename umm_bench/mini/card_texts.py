@@ -41,12 +41,18 @@ MODELS: dict[str, Model] = {
             "Min-SNR weights on top of v-prediction take weight from the noisy steps, where class and layout are "
             "decided; the loss is plain.",
             "A three-level UNet of 64, 128 and 256 channels on a frozen text encoder drew mosaics of the right colour. "
-            "The shipped one has two levels of 64 and 256, learnt with its text encoder and with Muon on its matrices: "
-            "most of its outlines are still mosaics.",
+            "The shipped one has two levels of 64 and 256, learnt with its text encoder and with Muon, which the "
+            "recipe no longer has: most of its outlines are blobs.",
             "720 more steps without Muon on scenes whose sprites are upright and centred (now the recipe's default) "
-            "left the pictures mosaics, and are not shipped. With those weights, sampling from a training scene under "
+            "left the outlines blobs, and are not shipped. With those weights, sampling from a training scene under "
             "some noise kept most of its outline, under much noise it did not; on twelve prompts, ancestral and "
             "second-order samplers drew blobs as well.",
+            "A decoder that had seen no noise drew what the UNet leaves undecided as a mosaic, flat backgrounds too. "
+            "`pretrain decoder` goes on with the decoder alone, on latents with noise: the same latents then give "
+            "plainer areas with the same outlines.",
+            "Of trainings of a few minutes from random weights, two levels of 64 and 128 channels in batches of 12 or "
+            "24 had learnt more of what a word means than 64 and 256 channels in batches of 64. The recipe is that "
+            "now; what it draws after hours is open.",
         ),
         "text-to-image",
     ),
@@ -65,13 +71,14 @@ MODELS: dict[str, Model] = {
         "transformers",
         ("clip", "zero-shot-image-classification"),
         f"A second CLIP, which only scores (CLIP-T and CLIP-I) and conditions nothing. Trained on {SCENES}.",
-        'from transformers import AutoModel\n\nmodel = AutoModel.from_pretrained("{folder}", dtype="float32")',
+        "from transformers import AutoModel\n\nimport umm_bench.mini.towers  # registers the image tower\n\n"
+        'model = AutoModel.from_pretrained("{folder}", dtype="float32")',
         ("scoring_clip.",),
         "Its scores mean something inside the mini world only.",
         (
-            "A ConvNeXt in place of the ViT had fewer held-out designs among its first five after two and a half times "
-            "the steps. A ResNet learns sprites faster than the ConvNeXt, but transformers' dual encoder takes no "
-            "tower that pools to a map.",
+            "A ViT came first, for a ninth of the steps, then a ConvNeXt for two ninths: both named fewer held-out "
+            "designs. The image tower is a ResNet now, whose pooled map `umm_bench.mini.towers` flattens, as "
+            "transformers' dual encoder asks; text, data and loss weights changed with it.",
         ),
         pipeline_tag="zero-shot-image-classification",
     ),
