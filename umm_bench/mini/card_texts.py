@@ -49,7 +49,7 @@ MODELS: dict[str, Model] = {
             "second-order samplers drew blobs as well.",
             "A decoder that had seen no noise drew what the UNet leaves undecided as a mosaic, flat backgrounds too. "
             "`pretrain decoder` goes on with the decoder alone, on latents with noise: the same latents then give "
-            "plainer areas with the same outlines.",
+            "plainer areas with the same outlines; in sprites of several colours the mosaic stays.",
             "Of trainings of a few minutes from random weights, two levels of 64 and 128 channels in batches of 12 or "
             "24 had learnt more of what a word means than 64 and 256 channels in batches of 64. The recipe is that "
             "now; what it draws after hours is open.",
