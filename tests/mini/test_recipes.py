@@ -204,6 +204,20 @@ def test_the_decoder_is_trained_alone_and_shipped_inside_its_generator(tmp_path,
     assert not (sd / "README.md").exists()  # a card of other weights
 
 
+def test_a_decoders_checkpoint_belongs_to_its_encoder(tmp_path, monkeypatch):
+    vae = AutoencoderKL.from_pretrained(family.path("sd") / "vae")
+    monkeypatch.setattr(family, "WEIGHTS", tmp_path)
+    vae.save_pretrained(tmp_path / "sd" / "vae")
+    config = TrainConfig(steps=1, warmup=1)
+    list(fit(DecoderRecipe(DecoderConfig(scenes_per_step=1)), config, tmp_path / "run"))
+    assert not list(fit(DecoderRecipe(DecoderConfig(scenes_per_step=1)), config, tmp_path / "run"))
+    with torch.no_grad():
+        vae.encoder.conv_in.weight.mul_(2)
+    vae.save_pretrained(tmp_path / "sd" / "vae")
+    with pytest.raises(UserError, match="was made with"):
+        list(fit(DecoderRecipe(DecoderConfig(scenes_per_step=1)), config, tmp_path / "run"))
+
+
 def test_the_decoder_sees_latents_with_noise():
     recipes = [DecoderRecipe(DecoderConfig(scenes_per_step=1, noise=noise)) for noise in (0.0, 2.0)]
     crops = recipes[0].batch(0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,10 +38,14 @@ class VAEConfig:
 
 @dataclass(frozen=True)
 class DecoderConfig(VAEConfig):
-    """`noise` is the most that is laid on a latent before decoding, in its standard deviations."""
+    """`noise` is the most that is laid on a latent before decoding, in its standard deviations.
+
+    `encoder` is filled in: a digest of the encoder's weights, as a checkpoint is worth nothing beside another one.
+    """
 
     noise: float = 0.6
     seed: int = 5
+    encoder: str = ""
 
 
 def build(config: VAEConfig) -> AutoencoderKL:
@@ -124,12 +130,14 @@ class DecoderRecipe(VAERecipe):
     default: DecoderConfig = DecoderConfig()
 
     def __init__(self, config: DecoderConfig = default) -> None:
-        self.config, self.noise = config, config.noise
+        self.noise = config.noise
         self.batch_size = config.scenes_per_step * config.crops_per_scene
         vae = family.path("sd") / "vae" if config.image_size == 64 else run_folder("vae", config.image_size) / "model"
         if not vae.is_dir():
             raise UserError(f"train vae at {config.image_size} px first: {vae} is not there")
         self.vae = AutoencoderKL.from_pretrained(vae, torch_dtype=torch.float32).requires_grad_(False)
+        weights = torch.nn.utils.parameters_to_vector(self.vae.encoder.parameters()).numpy()
+        self.config = dataclasses.replace(config, encoder=hashlib.sha256(weights.tobytes()).hexdigest()[:16])
         parts = {"decoder": self.vae.decoder, "post_quant_conv": self.vae.post_quant_conv}
         self.module = torch.nn.ModuleDict(parts).requires_grad_(True)
 
