@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -44,7 +44,7 @@ class Judge:
         self.tokenizer = CLIPTokenizer.from_pretrained(folder)
 
     @torch.no_grad()
-    def ranks(self, images: np.ndarray, truth: list[str], names: list[str]) -> np.ndarray:
+    def ranks(self, images: np.ndarray, truth: Sequence[str], names: Sequence[str]) -> np.ndarray:
         """Rank (0 is first) of each image's true name among `names`; images uint8 [N, 64, 64, 3]."""
         tokens = self.tokenizer([scenes.article(name) for name in names], padding=True, return_tensors="pt")
         text = F.normalize(self.model.get_text_features(**tokens).pooler_output, dim=-1)
