@@ -4,8 +4,7 @@ Shapes: B images, C channels, H height, W width, L tokens, D width of the text e
 embedding, N prompts, K pseudo words, R rows of one UNet call (branches times B).
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +16,6 @@ from diffusers.pipelines.stable_diffusion.pipeline_output import StableDiffusion
 from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import retrieve_timesteps
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from diffusers.schedulers import KarrasDiffusionSchedulers
-from diffusers.utils import scale_lora_layers, unscale_lora_layers
 from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
@@ -28,7 +26,7 @@ from umm_bench.umm.control import Control, picture_control
 from umm_bench.umm.guidance import TEXT, Branch, Differences, Guidance, Interval, Schedule, fused_guidance
 from umm_bench.umm.images import ImageInput, as_list, open_image, square
 from umm_bench.umm.prefix import shared_prefix
-from umm_bench.umm.subjects import Subject, branch_hidden_states, subject_masks
+from umm_bench.umm.subjects import Subject, branch_hidden_states, lora_scaled, subject_masks
 from umm_bench.umm.tiue import TIUE
 
 
@@ -160,7 +158,7 @@ class UMMPipeline(StableDiffusionPipeline):
         input_ids_NL = self.tokenizer(
             prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         ).input_ids.to(device)
-        with _lora_scaled(self.text_encoder, lora_scale):
+        with lora_scaled(self.text_encoder, lora_scale):
             hidden_states = branch_hidden_states(self.text_encoder, input_ids_NL, h_y_NLD, masks_SNL, words, drawn)
         return {TEXT: h_y_NLD, **hidden_states}
 
@@ -382,18 +380,6 @@ class UMMPipeline(StableDiffusionPipeline):
         scale = torch.tensor(self.guidance_scale - 1).repeat(rows)
         embedding = self.get_guidance_scale_embedding(scale, embedding_dim=self.unet.config.time_cond_proj_dim)
         return embedding.to(device=self._execution_device, dtype=self.unet.dtype)
-
-
-@contextmanager
-def _lora_scaled(text_encoder: CLIPTextModel, scale: float | None) -> Iterator[None]:
-    if scale is None:
-        yield
-        return
-    scale_lora_layers(text_encoder, scale)
-    try:
-        yield
-    finally:
-        unscale_lora_layers(text_encoder, scale)
 
 
 def _check_width(encoder: str, width: int, expected: int) -> None:

@@ -3,10 +3,12 @@
 Shapes: N prompts, L tokens, D width of the text encoder, E of the image embedding, K pseudo words, S subjects.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from diffusers.utils import scale_lora_layers, unscale_lora_layers
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -76,3 +78,16 @@ def branch_hidden_states(
         h_r = rearranged_hidden_states(text_encoder, input_ids_NL, mask_NL, words_NLD)
         hidden_states[branch] = fuse_hidden_states(h_y_NLD, h_r, mask_NL)
     return hidden_states
+
+
+@contextmanager
+def lora_scaled(text_encoder: CLIPTextModel, scale: float | None) -> Iterator[None]:
+    """The text encoder's LoRA, if a scale is given, at that scale."""
+    if scale is None:
+        yield
+        return
+    scale_lora_layers(text_encoder, scale)
+    try:
+        yield
+    finally:
+        unscale_lora_layers(text_encoder, scale)
