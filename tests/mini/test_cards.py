@@ -64,6 +64,15 @@ def test_writing_makes_all_cards_and_the_plot(measured):
     assert "2 of 3 aims are reached; below their aim: `encoder.identity_top1`." in whole
 
 
+def test_what_another_command_measured_is_under_its_own_heading(measured):
+    assert "augmentation" not in cards.family_card(cards.read_figures())
+    effect = Figure("augmentation.none.leakage", 0.4, "share", False, None, "+0.300 against all")
+    evaluate.write_figures([effect], measured / "figures.json")
+    before, after = cards.family_card(cards.read_figures()).split("What each augmentation")
+    assert "`encoder.identity_top1`" in before and "augmentation." not in before
+    assert "`python -m benchmarks.augmentation`" in after and "| `augmentation.none.leakage` | 0.4 |" in after
+
+
 def test_bad_input_is_one_line(measured, monkeypatch, capsys):
     assert cards.main(["nosuch"]) == 2
     assert "unknown mini model 'nosuch'" in capsys.readouterr().err

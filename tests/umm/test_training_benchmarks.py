@@ -32,18 +32,35 @@ def test_the_plain_recipe_trains_the_same_mlp(fresh_sd, tiny_image_encoder, tmp_
     assert kept is not frozen
 
 
+def leakage(drawn, text_only, reference):
+    """Of one subject."""
+    distances = [[augmentation.frame_distances(p, reference).mean()] for p in (drawn, text_only)]
+    nothing = np.zeros(1)
+    return augmentation.Measured(nothing, nothing, *map(np.array, distances)).summary(np.arange(1))["leakage"]
+
+
 def test_leakage_is_the_share_of_the_way_to_the_reference():
-    text_only, reference = [picture(0), picture(1)], [picture(2), picture(3)]
-    half = [Image.blend(a, b, 0.5) for a, b in zip(text_only, reference, strict=True)]
-    shares = [augmentation.leakage(drawn, text_only, reference) for drawn in (text_only, half, reference)]
+    text_only, reference = [picture(0), picture(1)], picture(2)
+    half = [Image.blend(a, reference, 0.5) for a in text_only]
+    shares = [leakage(drawn, text_only, reference) for drawn in (text_only, half, [reference] * 2)]
     assert shares == pytest.approx([0, 0.5, 1], abs=0.02)
 
 
 def test_leakage_looks_at_the_frame_only():
     background, subject = Image.new("RGB", (64, 64), "blue"), Image.new("RGB", (64, 64), "blue")
     subject.paste("red", (16, 16, 48, 48))
-    reference = [Image.new("RGB", (64, 64), "green")]
-    assert augmentation.leakage([subject], [background], reference) == 0
+    assert leakage([subject], [background], Image.new("RGB", (64, 64), "green")) == 0
+
+
+def test_an_augmentations_effect_is_the_paired_difference_over_subjects():
+    def measured(identity):
+        ones = np.ones(len(identity))
+        return augmentation.Measured(np.array(identity), ones, ones, 2 * ones)
+
+    whole, without = measured([0.1, 0.9, 0.5]), measured([0.2, 1.0, 0.6])  # 0.1 more of each subject
+    alone, same = (next(iter(augmentation.report("without_flip", without, other))) for other in (None, whole))
+    assert same.name == "augmentation.without_flip.identity" and same.value == pytest.approx(0.6) and not alone.note
+    assert same.note == "+0.100 against all, 95% 0.100 to 0.100"
 
 
 def test_scene_pairs_name_what_their_crop_shows():

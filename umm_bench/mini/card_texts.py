@@ -125,3 +125,13 @@ CHECKER = (
     "picture and depend on no model. The `checker.*` figures say how often they are right about composed pictures of "
     "held-out designs that are no subjects of the suite, asked as often where the answer is no as where it is yes."
 )
+
+STUDIES = {
+    "tradeoff.": "## What a fine-tune costs and brings\n\nEvery method on held-out subjects: "
+    "`python -m umm_bench.mini.comparison`.",
+    "augmentation.": "## What each augmentation of the references does\n\n"
+    "Short trainings of a TIUE that differ in nothing else, then the same held-out subjects from the same noise: "
+    "`python -m benchmarks.augmentation`. Identity is the encoder's cosine with the reference, checked the checker's "
+    "share of the very subject, leakage how far the background moved towards the reference's.",
+}
+"""Figures that other commands keep: what their names begin with, and the words above their table."""

@@ -1,8 +1,9 @@
 """Model cards of the mini family: `python -m umm_bench.mini.cards [NAME ...] [--no-samples]`.
 
 Writes a README.md into each model's weights folder and the family's MODEL_CARD.md with its pictures. Every number comes
-from what was kept by `python -m umm_bench.mini.evaluate --write` and from the `training.json` beside the weights;
-nothing is measured here. Without names, all models.
+from what `python -m umm_bench.mini.evaluate --write`, `umm_bench.mini.comparison --write` and
+`benchmarks.augmentation --write` kept, and from the `training.json` beside the weights; nothing is measured here.
+Without names, all models.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 from umm_bench.commands import quiet_libraries, run_command
 from umm_bench.mini import family
 from umm_bench.mini.card_pictures import contact_sheet, rarity_plot
-from umm_bench.mini.card_texts import CHECKER, MODELS, NOT_SEEN, SCENES
+from umm_bench.mini.card_texts import CHECKER, MODELS, NOT_SEEN, SCENES, STUDIES
 from umm_bench.mini.evaluate import read_figures
 
 CARD = Path(__file__).parent / "MODEL_CARD.md"
@@ -131,8 +132,9 @@ def family_card(figures: Figures, pictures: Path = PICTURES) -> str:
     there = [name for name in MODELS if (family.WEIGHTS / name).is_dir()]
     table = ["| folder | model | size |", "|---|---|---|"]
     table += [f"| [`{n}`](weights/{n}/README.md) | {MODELS[n].title} | {size(family.path(n))} |" for n in there]
-    below = missed(figures)
-    reached = sum(row["ok"] is True for row in figures.values())
+    own = {name: row for name, row in figures.items() if not name.startswith(tuple(STUDIES))}
+    below = missed(own)
+    reached = sum(row["ok"] is True for row in own.values())
     verdict = f"{reached} of {reached + len(below)} aims are reached"
     verdict += "; below their aim: " + ", ".join(f"`{n}`" for n in below) + "." if below else "."
     sections = [
@@ -142,10 +144,13 @@ def family_card(figures: Figures, pictures: Path = PICTURES) -> str:
         "## Training",
         "\n".join(dict.fromkeys(line for name in there for line in training_lines(family.path(name)))),
         "## Measured",
-        "\n".join(figure_rows(figures)),
+        "\n".join(figure_rows(own)),
         f"`python -m umm_bench.mini.evaluate` prints them again. {verdict}",
         CHECKER,
     ]
+    for prefix, text in STUDIES.items():
+        if rows := figure_rows(figures, (prefix,)):
+            sections += [text, "\n".join(rows)]
     link = os.path.relpath(pictures, CARD.parent)
     for file, title, text in (
         (
