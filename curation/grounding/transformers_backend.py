@@ -15,6 +15,7 @@ from typing import Any, Self
 
 import torch
 from PIL import Image
+from torch.nn.utils.rnn import pad_sequence
 
 from curation.checkpoints import loading, pick_device
 from curation.config import BuildConfig
@@ -70,16 +71,14 @@ class TransformersGrounder:
     def ground(self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]]) -> list[list[list[Box]]]:
         result: list[list[list[Box]]] = [[[] for _ in row] for row in phrases]
         buckets: dict[tuple[int, int], list[Job]] = defaultdict(list)
-        for row, (image, wanted) in enumerate(zip(images, phrases, strict=True)):
-            prompts = make_prompts(wanted, self._tokenizer, self._model.config.max_text_len)
-            if not prompts:
-                continue
-            pixels_1CHW = self._image_processor(images=image, do_pad=False, return_tensors="pt")["pixel_values"]
-            for prompt in prompts:
-                job = Job(row, prompt, pixels_1CHW[0])
+        prompts = make_prompts(phrases, self._tokenizer, self._model.config.max_text_len)
+        asked = [row for row, own in enumerate(prompts) if own]
+        for row, pixels_CHW in zip(asked, self._pixels([images[row] for row in asked]), strict=True):
+            for prompt in prompts[row]:
+                job = Job(row, prompt, pixels_CHW)
                 buckets[job.padded_size].append(job)
         for jobs in buckets.values():
-            jobs.sort(key=lambda job: len(job.prompt.text))  # little text is padded then
+            jobs.sort(key=lambda job: len(job.prompt.tokens))  # little text is padded then
             start = 0
             while start < len(jobs):
                 batch = jobs[start : start + self._batch_size]
@@ -98,6 +97,12 @@ class TransformersGrounder:
                 start += len(batch)
         return result
 
+    def _pixels(self, images: Sequence[Image.Image]) -> list[torch.Tensor]:
+        """Each image resized and normalised, [3, H, W] of its own size."""
+        if not images:
+            return []
+        return [torch.as_tensor(p) for p in self._image_processor(images=list(images), do_pad=False)["pixel_values"]]
+
     @torch.inference_mode()
     def _detect(self, jobs: Sequence[Job]) -> list[list[list[Box]]]:
         """Boxes per phrase for jobs of one padded size."""
@@ -109,12 +114,14 @@ class TransformersGrounder:
             _, h, w = job.pixels_CHW.shape
             pixels_BCHW[index, :, :h, :w] = job.pixels_CHW
             mask_BHW[index, :h, :w] = 1
-        text = self._tokenizer([job.prompt.text for job in jobs], padding=True, return_tensors="pt")
+        tokens = [torch.tensor(job.prompt.tokens) for job in jobs]
+        ids_BL = pad_sequence(tokens, batch_first=True, padding_value=self._tokenizer.pad_token_id)
+        attention_BL = pad_sequence([torch.ones_like(row) for row in tokens], batch_first=True)
         outputs = self._model(
             pixel_values=pixels_BCHW.to(device, dtype),
             pixel_mask=mask_BHW.to(device),
-            input_ids=text["input_ids"].to(device),
-            attention_mask=text["attention_mask"].to(device),
+            input_ids=ids_BL.to(device),
+            attention_mask=attention_BL.to(device),
         )
         scores_BQL = outputs.logits.float().sigmoid().cpu()
         boxes_BQ4 = outputs.pred_boxes.float().cpu()  # centre, size; relative to the unpadded image

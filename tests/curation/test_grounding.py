@@ -71,13 +71,13 @@ def test_rows_without_phrases_and_unaskable_phrases_have_no_boxes(grounder):
 
 def test_prompts_close_with_a_dot_and_split_at_the_token_limit(tokenizer):
     phrases = [f"a fox and dog {i}" for i in range(9)] + ["St. Bernard dog?", "z" * 60]
-    prompts = make_prompts(phrases, tokenizer, max_tokens=32)
-    assert len(prompts) > 1
+    (other,), prompts, nothing = make_prompts([["a cat"], phrases, ["?"]], tokenizer, max_tokens=32)
+    assert len(prompts) > 1 and not nothing and other.text == "a cat."
     assert all(prompt.text.endswith(".") for prompt in prompts)
     assert [i for prompt in prompts for i in prompt.indices] == list(range(10))  # the last is too long alone
     for prompt in prompts:
         ids = tokenizer(prompt.text)["input_ids"]
-        assert len(ids) <= 32
+        assert list(prompt.tokens) == ids and len(ids) <= 32
         assert prompt.text.count(".") == len(prompt.indices)  # none inside a phrase
         for index, span in zip(prompt.indices, prompt.spans, strict=True):
             plain = phrases[index].replace(".", " ").replace("?", " ")
