@@ -218,16 +218,14 @@ def _command(args: argparse.Namespace) -> None:
     for name in ("steps", "pairs", "subjects"):
         if vars(args)[name] < 1:
             raise UserError(f"--{name} must be at least 1, not {vars(args)[name]}")
-    measured = []
 
     def kept() -> Iterator[Figure]:
         for figure in figures(args):
-            measured.append(figure)
+            if args.write:
+                write_figures([figure])
             yield figure
 
     emit(kept(), args.json)
-    if args.write:
-        write_figures(measured)
 
 
 def main(argv: list[str] | None = None) -> int:

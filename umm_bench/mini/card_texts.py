@@ -43,9 +43,9 @@ MODELS: dict[str, Model] = {
             "A three-level UNet of 64, 128 and 256 channels on a frozen text encoder drew mosaics of the right colour; "
             "two levels of 64 and 256 learnt with their text encoder in batches of 64 drew blobs. In trainings of "
             "a few minutes from random weights, two levels of 64 and 128 in batches of 12 or 24 had learnt more of "
-            "what a word means. That is what is shipped, after two hours on two cores: the plainest outlines of "
-            "the most frequent concepts (automobile, rose, sunflower, hamburger) are there, those of many animals and "
-            "things with thin parts mostly not. The loss fell to the end, so `pretrain sd --steps N` should go on.",
+            "what a word means. That is what is shipped, after three hours on two cores: the outlines of most of the "
+            "most frequent concepts (automobile, cat, lion, bus, hamburger) are there, those of many animals and "
+            "things with thin parts not. The loss fell to the end, so `pretrain sd --steps N` should go on.",
             "Ancestral sampling (Euler, 20 steps) drew outlines about as well as DDIM and more backgrounds wrong.",
             "A decoder that had seen no noise drew what the UNet leaves undecided as a mosaic, flat backgrounds too. "
             "`pretrain decoder` goes on with the decoder alone, on latents with noise: the same latents then give "
