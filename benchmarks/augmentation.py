@@ -11,6 +11,7 @@ noise, and is measured on
              picture's frame
 
 and, beside it, how far that is above or below the TIUE with all augmentations: the 95 % interval over subjects.
+Each is trained once, so the interval does not hold what another draw of the training would change.
 With the defaults it takes about half an hour on two CPU cores, most of it training; time grows with --steps.
 """
 

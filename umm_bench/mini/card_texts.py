@@ -132,6 +132,7 @@ STUDIES = {
     "augmentation.": "## What each augmentation of the references does\n\n"
     "Short trainings of a TIUE that differ in nothing else, then the same held-out subjects from the same noise: "
     "`python -m benchmarks.augmentation`. Identity is the encoder's cosine with the reference, checked the checker's "
-    "share of the very subject, leakage how far the background moved towards the reference's.",
+    "share of the very subject, leakage how far the background moved towards the reference's. Each was trained once: "
+    "the intervals are over subjects and do not hold what another draw of the training would change.",
 }
 """Figures that other commands keep: what their names begin with, and the words above their table."""
