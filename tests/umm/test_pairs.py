@@ -1,6 +1,7 @@
 """From curation's rows to the text and pictures of training."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pyarrow as pa
@@ -47,6 +48,14 @@ def test_read_pairs(pairs_folder):
     assert len({p.digest for p in pairs}) == 6
     assert dataclasses.replace(first, id="x").digest == first.digest
     assert dataclasses.replace(first, caption=first.caption.upper()).digest != first.digest
+
+
+def test_what_lies_beside_the_rows_of_a_build_is_not_read(pairs_folder, tmp_path):
+    build = tmp_path / "build"
+    shutil.copytree(pairs_folder(), build / "data")
+    (build / "shards").mkdir()
+    pq.write_table(pa.table({"url": ["http://gone.example"]}), build / "shards" / "00000.failures-0.parquet")
+    assert count_pairs(build) == 6
 
 
 def test_read_pairs_errors(tmp_path):

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from umm_bench.errors import UserError
-from umm_bench.umm.images import open_image
+from umm_bench.images import open_image
 
 COLUMNS = ("id", "image", "crop", "caption", "phrase_start", "phrase_end", "head", "box")
 
@@ -38,7 +38,7 @@ class Pair:
 
 
 def read_pairs(folder: Path) -> Iterator[Pair]:
-    """All rows of the parquet shards under `folder`, shard by shard in name order.
+    """All rows of the parquet shards under `folder`, or its `data` where a build is, shard by shard in name order.
 
     Raises UserError when there is no shard, or one lacks a column.
     """
@@ -64,8 +64,10 @@ def count_pairs(folder: Path) -> int:
 
 
 def _open_shards(folder: Path) -> Iterator[pq.ParquetFile]:
-    shards = sorted(folder.rglob("*.parquet")) if folder.is_dir() else []
-    shards = [shard for shard in shards if shard.name != "concept_counts.parquet"]
+    rows = folder / "data"  # a build has its failures, counts and state beside its rows
+    if not rows.is_dir():
+        rows = folder
+    shards = [shard for shard in sorted(rows.rglob("*.parquet")) if shard.name != "concept_counts.parquet"]
     if not shards:
         raise UserError(f"no parquet pairs in {folder}; make some with `python -m curation.build --output {folder}`")
     for shard in shards:
