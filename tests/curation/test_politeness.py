@@ -29,6 +29,8 @@ def test_retry_after_is_a_number_or_a_date():
     assert retry_after("3") == 3 and retry_after(None) == retry_after("soon") == 0
     assert retry_after("Wed, 21 Oct 2015 07:28:00 GMT") == 0
     assert retry_after("Wed, 21 Oct 2099 07:28:00 GMT") > 1e9
+    for hostile in ("Mon, 01 Jan 2020 00:00:00 +99999999999999999", "Mon, 01 Jan 99999999999999999999 00:00:00 GMT"):
+        assert retry_after(hostile) == 0
 
 
 ROBOTS = """
