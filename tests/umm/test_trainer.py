@@ -182,6 +182,27 @@ def test_checkpoint_is_the_average_as_a_tiue_without_pickles(umm, encoded, ident
     assert load_file(tmp_path / STATE_FILE)
 
 
+def test_a_kill_while_the_tiue_is_written_is_made_good(umm, encoded, identity, tmp_path, monkeypatch):
+    state = initial_state(umm, CONFIG)
+    steps = train(umm, encoded, CONFIG, state)
+    next(steps)
+    save_state(tmp_path, state, CONFIG, identity)
+    next(steps)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TIUE, "save_pretrained", killed)
+        with pytest.raises(KeyboardInterrupt):
+            save_state(tmp_path, state, CONFIG, identity)
+    resumed = load_state(tmp_path, umm, CONFIG, identity)
+    assert resumed.step == 1  # not 2, after which nothing would write the TIUE again
+    for _ in train(umm, encoded, CONFIG, resumed):
+        save_state(tmp_path, resumed, CONFIG, identity)
+    assert same(weights(TIUE.from_pretrained(tmp_path)), weights(resumed.ema))
+
+
 def test_resume_errors(umm, encoded, identity, tmp_path):
     state = initial_state(umm, CONFIG)
     next(train(umm, encoded, CONFIG, state))

@@ -41,7 +41,8 @@ def run_identity(pipe: UMMPipeline, pairs: EncodedPairs, rows_per_step: int) -> 
 def save_state(folder: Path, state: TrainState, config: TrainConfig, identity: dict[str, str]) -> None:
     """The averaged TIUE, ready for `TIUE.from_pretrained(folder)`, and beside it all that resuming needs.
 
-    Each file replaces its predecessor in one move, so an interrupted save leaves the old checkpoint.
+    Each file replaces its predecessor in one move, the state last: after an interrupted save the run goes on from the
+    old one, and writes the TIUE again.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"tiue.{name}": tensor for name, tensor in state.tiue.state_dict().items()}
@@ -55,12 +56,12 @@ def save_state(folder: Path, state: TrainState, config: TrainConfig, identity: d
     }
     unfinished = folder / f"{STATE_FILE}.tmp"
     save_file({name: tensor.detach().cpu().clone() for name, tensor in tensors.items()}, unfinished, metadata)
-    os.replace(unfinished, folder / STATE_FILE)
     staging = folder / ".staging"
     state.ema.save_pretrained(staging)
     for file in staging.iterdir():
         os.replace(file, folder / file.name)
     staging.rmdir()
+    os.replace(unfinished, folder / STATE_FILE)
 
 
 def load_state(folder: Path, pipe: UMMPipeline, config: TrainConfig, identity: dict[str, str]) -> TrainState:
