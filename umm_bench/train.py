@@ -226,7 +226,7 @@ def _shower(
     config = ValidationConfig(subjects=args.validation_subjects)
     if args.validation_prompt:
         config = dataclasses.replace(config, prompts=tuple(args.validation_prompt))
-    references = choose_references(read_pairs(args.data), config.subjects) if args.validation_steps else []
+    references = choose_references(read_pairs(args.data), config) if args.validation_steps else []
 
     def show(state: "TrainState") -> None:
         grid = validation_grid(pipe, state.ema, references, config)

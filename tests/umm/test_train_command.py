@@ -83,6 +83,13 @@ def test_validation_and_tracker_show_and_change_nothing(base, pairs_folder, tmp_
     assert [event.step for event in events.Images("validation")] == [2, 3]
 
 
+def test_nouns_that_a_validation_prompt_has_already_are_no_references(base, pairs_folder, tmp_path):
+    folder = pairs_folder()
+    shown = ["--validation-steps", 1, "--validation-prompt", "a {subject} beside a dog"]
+    assert run_train(base, folder, tmp_path / "tiue", "--steps", 1, *shown) == 0
+    assert Image.open(tmp_path / "tiue" / "validation" / "step-000001.png").size == (64, 32)  # the fox alone
+
+
 def test_two_processes_train_as_one_with_their_rows(base, pairs_folder, tmp_path):
     """Four rows a step in one process, or two in each of two: the same TIUE up to rounding."""
     folder, one, two = pairs_folder(), tmp_path / "one", tmp_path / "two"

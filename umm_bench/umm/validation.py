@@ -1,5 +1,6 @@
 """What a TIUE in training makes of a few references: a grid of pictures, the same seeds each time."""
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -8,7 +9,7 @@ from diffusers.utils import make_image_grid
 from PIL import Image
 
 from umm_bench.errors import UserError
-from umm_bench.umm.images import open_image, square
+from umm_bench.images import open_image, square
 from umm_bench.umm.pairs import Pair
 from umm_bench.umm.pipeline import Subject, UMMPipeline
 from umm_bench.umm.tiue import TIUE
@@ -39,13 +40,14 @@ class Reference:
     noun: str
 
 
-def choose_references(pairs: Iterable[Pair], count: int) -> list[Reference]:
-    """The first `count` readable crops of different nouns."""
+def choose_references(pairs: Iterable[Pair], config: ValidationConfig) -> list[Reference]:
+    """The first `config.subjects` readable crops of different nouns that no prompt has already."""
     chosen: dict[str, Reference] = {}
     for pair in pairs:
-        if len(chosen) == count:
+        if len(chosen) == config.subjects:
             break
-        if pair.head not in chosen:
+        taken = any(re.search(rf"(?<!\w){re.escape(pair.head)}(?!\w)", p, re.IGNORECASE) for p in config.prompts)
+        if pair.head not in chosen and not taken:
             try:
                 chosen[pair.head] = Reference(open_image(pair.crop), pair.head)
             except UserError:
