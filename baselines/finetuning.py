@@ -12,11 +12,12 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from umm_bench.errors import UserError
+from umm_bench.images import open_image
 
 Augment = Literal["none", "flip"]
 STATE_FILE = "state.json"
@@ -68,18 +69,10 @@ def require_positive(config: object, *names: str) -> None:
 
 
 def read_references(paths: Sequence[Path]) -> list[Image.Image]:
-    """Opens the references upright, transparency on white. UserError names a file that cannot be read."""
+    """The references as `open_image` gives them. UserError where there are none or a file cannot be read."""
     if not paths:
         raise UserError("a subject without reference images cannot be learnt")
-    images = []
-    for path in paths:
-        try:
-            with Image.open(path) as opened:
-                rgba = ImageOps.exif_transpose(opened).convert("RGBA")
-        except (OSError, UnidentifiedImageError) as error:
-            raise UserError(f"cannot read the reference image {path}: {error}") from error
-        images.append(Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB"))
-    return images
+    return [open_image(path) for path in paths]
 
 
 def image_size(pipe: StableDiffusionPipeline) -> int:

@@ -43,12 +43,12 @@ from benchmarks.common import Figure, emit, time_ratio
 from benchmarks.stacks import SIZES, load_stack
 from umm_bench.base import pick_device
 from umm_bench.commands import quiet_libraries, run_command
+from umm_bench.images import open_image
 from umm_bench.measure import Measured
 from umm_bench.train import choose_precision
 from umm_bench.umm import UMMPipeline, fuse_hidden_states, place_words
 from umm_bench.umm.augment import Augmentation
 from umm_bench.umm.encoded import EncodeConfig, EncodedPairs, encode_pairs
-from umm_bench.umm.images import open_image
 from umm_bench.umm.pairs import Pair, subject_caption, target_image
 from umm_bench.umm.tiue import rearranged_hidden_states, span_positions
 from umm_bench.umm.trainer import (

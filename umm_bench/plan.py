@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from umm_bench.base import Base, load_base
 from umm_bench.configs import build_config
 from umm_bench.errors import UserError
+from umm_bench.images import open_image
 from umm_bench.methods import METHODS, Generation, Prompt, Subject
-from umm_bench.metrics.base import METRICS, Metric, read_image
+from umm_bench.metrics.base import METRICS, Metric
 from umm_bench.registry import did_you_mean
 from umm_bench.seeding import digest, path_digest, sample_seed
 from umm_bench.suites.base import SUITES, Suite
@@ -131,7 +132,7 @@ def select(request: Request) -> Selection:
         if not subject.references:
             raise UserError(f"subject '{subject.id}' has no reference images")
         for reference in subject.references:
-            read_image(reference)
+            open_image(reference)
         prompts[subject.id] = tuple(_choose(_in_turn(suite.prompts(subject)), request.prompts, "prompt"))
         content[subject.id] = digest(subject.class_noun, [path_digest(p) for p in subject.references])
     return Selection(suite, tuple(subjects), prompts, content)

@@ -84,8 +84,8 @@ def _check_length(tokenizer: Any, prompt: str) -> None:
 
 def _subjects(args: argparse.Namespace) -> list["Subject"]:
     """From the command line alone: an unreadable file should not wait for the models."""
+    from umm_bench.images import open_image
     from umm_bench.umm import Subject, load_card
-    from umm_bench.umm.images import open_image
 
     number = len(args.image)
     alphas = args.alpha if len(args.alpha) > 1 else (args.alpha or [0.7]) * (number + len(args.card))

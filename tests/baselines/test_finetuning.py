@@ -70,6 +70,8 @@ def test_other_prediction_types_are_refused(base: Base) -> None:
 def test_transparency_becomes_white_and_bad_files_are_named(tmp_path: Path) -> None:
     Image.new("RGBA", (4, 4), (255, 0, 0, 0)).save(tmp_path / "clear.png")
     assert read_references([tmp_path / "clear.png"])[0].getpixel((0, 0)) == (255, 255, 255)
+    Image.new("I;16", (4, 4), 128 << 8).save(tmp_path / "deep.png")
+    assert read_references([tmp_path / "deep.png"])[0].getpixel((0, 0)) == (128, 128, 128)
     (tmp_path / "broken.png").write_bytes(b"no picture")
     for name in ("broken.png", "absent.png"):
         with pytest.raises(UserError, match=name):

@@ -12,14 +12,16 @@ from tests.bench import bench_fakes as fakes
 from umm_bench.base import load_base
 from umm_bench.configs import build_config
 from umm_bench.errors import UserError
+from umm_bench.images import open_image
 from umm_bench.methods import METHODS, Prompt, Subject
-from umm_bench.metrics.base import ScoredSample, read_image
+from umm_bench.metrics.base import ScoredSample
 from umm_bench.metrics.clip_i import ClipI, ClipIConfig
 from umm_bench.metrics.clip_t import ClipT, ClipTConfig
 from umm_bench.metrics.dino import Dino, DinoConfig
 from umm_bench.registry import Registry
 from umm_bench.seeding import digest, path_digest, sample_seed, seed_for
 from umm_bench.suites.dreambench import DreamBench
+from umm_bench.suites.mini import MiniSuite
 
 DREAMBENCH = Path(__file__).parents[3] / "shared" / "data" / "dreambench"
 
@@ -91,7 +93,7 @@ def test_references_are_read_upright_on_white(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
     image.save(tmp_path / "a.png", exif=exif)
-    read = read_image(tmp_path / "a.png")
+    read = open_image(tmp_path / "a.png")
     assert read.size == (2, 4) and read.getpixel((0, 0)) == (255, 255, 255)
 
 
@@ -177,3 +179,10 @@ def test_a_base_is_found_or_refused(tmp_path):
             load_base(name)
     with pytest.raises(UserError, match="cannot load base"):
         load_base(str(tmp_path)).pipeline()
+
+
+def test_the_mini_suite_says_how_often_its_concepts_were_there_to_be_learnt():
+    suite = MiniSuite()
+    counts = suite.concept_counts()
+    assert set(counts) == {subject.class_noun for subject in suite.subjects()}
+    assert counts["automobile"] > 100 and min(counts.values()) < 10

@@ -8,8 +8,8 @@ from PIL import Image
 
 from tests.umm.conftest import picture, png
 from umm_bench.errors import UserError
+from umm_bench.images import open_image, square
 from umm_bench.umm.augment import Augmentation
-from umm_bench.umm.images import open_image, square
 
 
 def test_exif_orientation_is_applied():

@@ -30,7 +30,7 @@ def test_sharing_changes_nothing(umm):
     generators = [[torch.Generator("cpu").manual_seed(seed) for seed in (1, 2)] for _ in range(2)]
     with sampling.nothing_shared():
         naive = draw(umm, **settings, generator=generators[0])
-    assert far(draw(umm, **settings, generator=generators[1]).numpy(), naive.numpy()) < 1e-5
+    assert far(draw(umm, **settings, generator=generators[1]).numpy(), naive.numpy()) < 1e-4
 
 
 def test_intervals_skip_rows(umm, unet_rows):

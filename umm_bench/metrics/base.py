@@ -5,27 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from PIL import Image, ImageOps
-
-from umm_bench.errors import UserError
 from umm_bench.methods import Prompt, Subject
 from umm_bench.registry import Registry
 from umm_bench.suites.base import Suite
 
 METRICS = Registry("umm_bench.metrics", "metric")
-
-
-def read_image(path: Path) -> Image.Image:
-    """An upright RGB image, transparency on white. `UserError` naming the file when it cannot be read."""
-    try:
-        with Image.open(path) as opened:
-            upright = ImageOps.exif_transpose(opened)
-            if not upright.has_transparency_data:
-                return upright.convert("RGB")
-            rgba = upright.convert("RGBA")
-            return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    except OSError as error:
-        raise UserError(f"cannot read image {path}: {error}") from error
 
 
 @dataclass(frozen=True)

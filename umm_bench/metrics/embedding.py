@@ -11,7 +11,7 @@ import numpy as np
 
 from umm_bench.base import model_fingerprint, pick_device, resolve_model
 from umm_bench.errors import UserError
-from umm_bench.metrics.base import read_image
+from umm_bench.images import open_image
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,7 +69,7 @@ class Encoder:
         missing = [path for path in dict.fromkeys(paths) if path not in self._images]
         for start in range(0, len(missing), BATCH_SIZE):
             batch = missing[start : start + BATCH_SIZE]
-            pixels = self.processor([read_image(path) for path in batch], return_tensors="pt")["pixel_values"]
+            pixels = self.processor([open_image(path) for path in batch], return_tensors="pt")["pixel_values"]
             with torch.inference_mode():
                 features = self.pool(pixels.to(self.model.device))
             self._images.update(zip(batch, _unit(features), strict=True))

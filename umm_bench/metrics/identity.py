@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from umm_bench.metrics.base import Score, ScoredSample, read_image
+from umm_bench.images import open_image
+from umm_bench.metrics.base import Score, ScoredSample
 from umm_bench.suites.base import Check, Suite
 
 
@@ -29,7 +30,7 @@ class Identity:
     def score(self, batch: Sequence[ScoredSample]) -> list[Score]:
         scores = []
         for sample in batch:
-            check = self.suite.check(read_image(sample.path), sample.subject, sample.prompt)
+            check = self.suite.check(open_image(sample.path), sample.subject, sample.prompt)
             if check is not None:
                 scores += self._rows(sample, check)
         return scores

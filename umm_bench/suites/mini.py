@@ -60,7 +60,11 @@ class MiniSuite:
         )
 
     def concept_counts(self) -> Mapping[str, int]:
-        return {entry["class_noun"]: entry["count"] for entry in self._subjects.values() if "count" in entry}
+        """Of the subjects' concepts, in how many of 16,384 scenes that the family's generator learnt from."""
+        from umm_bench.mini import family
+
+        drawn = json.loads((family.path("sd") / "concept_counts.json").read_text())
+        return {entry["class_noun"]: round(drawn.get(entry["class_noun"], 0)) for entry in self._subjects.values()}
 
 
 _VERDICTS = ("identity", "concept", "background")

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 from umm_bench.errors import UserError
-from umm_bench.umm.images import border_colour
+from umm_bench.images import border_colour
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from umm_bench.errors import UserError
-from umm_bench.umm.images import ImageInput, open_image
+from umm_bench.images import ImageInput, open_image
 
 
 @dataclass(frozen=True)

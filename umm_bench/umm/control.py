@@ -11,7 +11,7 @@ from diffusers.models.controlnets.multicontrolnet import MultiControlNetModel
 from torch import Tensor
 
 from umm_bench.errors import UserError
-from umm_bench.umm.images import ImageInput, as_list, open_image
+from umm_bench.images import ImageInput, as_list, open_image
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from umm_bench.errors import UserError
+from umm_bench.images import open_image
 from umm_bench.umm.augment import Augmentation
-from umm_bench.umm.images import open_image
 from umm_bench.umm.pairs import Pair, subject_caption, target_image
 from umm_bench.umm.pipeline import UMMPipeline
 from umm_bench.umm.tiue import span_positions

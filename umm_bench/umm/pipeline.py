@@ -20,11 +20,11 @@ from torch import Tensor
 from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from umm_bench.errors import UserError
+from umm_bench.images import ImageInput, as_list, open_image, square
 from umm_bench.umm.canvas import Canvas, picture_canvas
 from umm_bench.umm.cards import SubjectCard
 from umm_bench.umm.control import Control, picture_control
 from umm_bench.umm.guidance import TEXT, Branch, Differences, Guidance, Interval, Schedule, fused_guidance
-from umm_bench.umm.images import ImageInput, as_list, open_image, square
 from umm_bench.umm.prefix import shared_prefix
 from umm_bench.umm.subjects import Subject, branch_hidden_states, lora_scaled, subject_masks
 from umm_bench.umm.tiue import TIUE

@@ -13,9 +13,9 @@ from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from umm_bench.errors import UserError
+from umm_bench.images import ImageInput
 from umm_bench.umm.cards import SubjectCard
 from umm_bench.umm.guidance import Branch, Schedule
-from umm_bench.umm.images import ImageInput
 from umm_bench.umm.tiue import find_phrase, fuse_hidden_states, place_words, rearranged_hidden_states
 
 
