@@ -1,7 +1,7 @@
 """How good the phrases of real captions are: ``python -m curation.judge [--captions FILE] [--json]``.
 
-The rate is over all captions of a LAION list; the shares are over 100 of them, drawn by seed, whose phrases a person
-judged by reading (``tests/curation/judged_captions.jsonl``). Marks of a phrase:
+The shares are over 100 captions of LAION-400M, drawn by seed, whose phrases a person judged by reading
+(``tests/curation/judged_captions.jsonl``). The rate is over all captions of the list that is given. Marks of a phrase:
 
 - visual: it names by its kind a thing that the picture behind such a caption can show and a box can hold. Names of
   people, firms and works ("Heidi Hermes", "A Confident Heart") do not, nor do figures of speech.
@@ -31,7 +31,6 @@ from curation.phrases import Extraction, PhraseExtractor
 
 ROOT = Path(__file__).parents[1]
 JUDGED = ROOT / "tests" / "curation" / "judged_captions.jsonl"
-CAPTIONS = ROOT.parent / "shared" / "data" / "laion" / "laion400m-10k.parquet"
 SAMPLE, SEED = 100, 0
 
 
@@ -149,13 +148,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m curation.judge", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--captions", type=Path, default=CAPTIONS, help="LAION list whose captions give the rate")
-    parser.add_argument("--sample", action="store_true", help="print the rows to be judged, and nothing else")
+    parser.add_argument("--captions", type=Path, help="LAION list (parquet): print the rate over its captions too")
+    parser.add_argument("--sample", action="store_true", help="print rows of --captions to be judged, and nothing else")
     parser.add_argument("--json", action="store_true", help="one figure a line")
     arguments = parser.parse_args(argv)
     config = BuildConfig()
     try:
-        extractor, captions = PhraseExtractor(config), read_captions(arguments.captions)
+        if arguments.sample and arguments.captions is None:
+            raise UserError("--sample draws from --captions; name a LAION list (parquet)")
+        captions = read_captions(arguments.captions) if arguments.captions is not None else []
+        extractor = PhraseExtractor(config)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -163,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print_sample(captions, extractor, config)
         return 0
     judged = score(read_judged(), extractor, config)
-    emit(rate(captions, extractor, config) + shares(judged), arguments.json)
+    emit((rate(captions, extractor, config) if captions else []) + shares(judged), arguments.json)
     if judged.unjudged:
         print(
             f"error: {judged.unjudged} phrases are unjudged; the extraction has changed: judge again", file=sys.stderr

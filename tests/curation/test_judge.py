@@ -10,6 +10,7 @@ from curation import judge
 from curation.config import BuildConfig
 
 CONFIG = BuildConfig()
+CAPTIONS = Path(__file__).parents[3] / "shared" / "data" / "laion" / "laion400m-10k.parquet"
 ROWS = judge.read_judged()
 
 
@@ -40,10 +41,16 @@ def test_a_changed_extraction_is_told(extractor, tmp_path: Path, monkeypatch, ca
     assert (judged.phrases, judged.unjudged, judged.both) == (2, 1, 1)
 
 
-@pytest.mark.skipif(
-    not judge.CAPTIONS.is_file(), reason=f"no real captions at ../shared/data/laion/{judge.CAPTIONS.name}"
-)
+@pytest.mark.skipif(not CAPTIONS.is_file(), reason=f"no real captions at ../shared/data/laion/{CAPTIONS.name}")
 def test_the_judged_captions_are_the_drawn_ones(extractor, capsys):
-    judge.print_sample(judge.read_captions(judge.CAPTIONS), extractor, CONFIG)
+    judge.print_sample(judge.read_captions(CAPTIONS), extractor, CONFIG)
     drawn = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["row"], row["caption"]) for row in drawn] == [(row["row"], row["caption"]) for row in ROWS]
+
+
+def test_the_shares_need_no_list_of_captions_and_a_sample_does(capsys):
+    assert judge.main(["--json"]) == 0
+    names = [json.loads(line)["name"] for line in capsys.readouterr().out.splitlines()]
+    assert "phrases.recall" in names and "phrases.captions_per_second" not in names
+    assert judge.main(["--sample"]) == 2
+    assert "name a LAION list" in capsys.readouterr().err
