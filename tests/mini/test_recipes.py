@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import shutil
 
 import pytest
@@ -11,6 +12,7 @@ from transformers import CLIPTokenizer
 
 from umm_bench.errors import UserError
 from umm_bench.mini import family, pretrain, tokenizer
+from umm_bench.mini.recipes.clip import ConditioningCLIP
 from umm_bench.mini.recipes.common import Average, Runtime, TrainConfig, fit, schedule, to_device
 from umm_bench.mini.recipes.sd import SDConfig, SDRecipe
 from umm_bench.mini.recipes.vae import DecoderConfig, DecoderRecipe, VAEConfig
@@ -144,11 +146,15 @@ def test_the_card_names_every_run_that_made_the_weights(tmp_path, monkeypatch):
     shipped.mkdir(parents=True)
     (shipped / family.TRAINING).write_text(json.dumps({"line": [{"steps": 7, "batch_size": 4}]}))
     monkeypatch.setattr(family, "WEIGHTS", tmp_path / "weights")
-    _run(tmp_path / "run", stop=11)
-    fresh = pretrain.training_runs(_Line(), tmp_path / "run", warm=False)
-    assert [run["steps"] for run in fresh] == [11]
-    warm = pretrain.training_runs(_Line(), tmp_path / "run", warm=True)
-    assert [run["steps"] for run in warm] == [7, 11]
+    for warm, steps in ((False, [11]), (True, [7, 11])):
+        folder = tmp_path / f"run-{warm}"
+        pretrain.note_origin(_Line(), folder, warm)
+        _run(folder, stop=11)
+        runs = pretrain.training_runs(_Line(), folder)
+        assert [run["steps"] for run in runs] == steps
+        (shipped / family.TRAINING).write_text(json.dumps({"line": runs}))  # publishing again counts nothing twice
+        assert pretrain.training_runs(_Line(), folder) == runs
+        (shipped / family.TRAINING).write_text(json.dumps({"line": [{"steps": 7, "batch_size": 4}]}))
 
 
 @pytest.mark.parametrize("name", ["vae", "clip", "scoring_clip", "encoder", "detector"])
@@ -226,6 +232,26 @@ def test_the_decoder_sees_latents_with_noise():
     assert noisy > 2 * clean
 
 
+def test_shipping_leaves_the_old_model_or_the_new_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(family, "WEIGHTS", tmp_path)
+    family.ship("line", lambda folder: (folder / "a.txt").write_text("old"))
+    real, moves = os.replace, []
+
+    def killed(source, target):
+        moves.append(target)
+        if len(moves) == 2:
+            raise KeyboardInterrupt
+        real(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            family.ship("line", lambda folder: (folder / "a.txt").write_text("new"))
+    assert (tmp_path / "line.old" / "a.txt").read_text() == "old"
+    family.ship("line", lambda folder: (folder / "a.txt").write_text("new"))
+    assert (tmp_path / "line" / "a.txt").read_text() == "new" and not (tmp_path / "line.old").exists()
+
+
 def test_a_shipped_model_does_not_say_where_it_was_loaded_from(tmp_path, monkeypatch):
     monkeypatch.setattr(family, "WEIGHTS", tmp_path)
     model = AutoencoderKL.from_pretrained(family.PARTS.parent / "sd" / "vae")
@@ -240,8 +266,21 @@ def test_a_generator_goes_on_from_saved_weights_and_refuses_those_of_other_sizes
     recipe, again = SDRecipe(small), SDRecipe(small)
     with torch.no_grad():
         recipe.unet.conv_in.weight.add_(1.0)
-    recipe.unet.save_pretrained(tmp_path / "sd" / "unet")
+        recipe.text_encoder.get_input_embeddings().weight.add_(1.0)
+    recipe.save(tmp_path / "sd")
     again.load(tmp_path / "sd")
-    assert torch.equal(again.unet.conv_in.weight, recipe.unet.conv_in.weight)
+    pairs = zip(again.module.parameters(), recipe.module.parameters(), strict=True)
+    assert all(torch.equal(loaded, saved) for loaded, saved in pairs)
+    assert again.config == recipe.config and again.config.cache.is_dir()
+    with torch.no_grad():
+        again.vae.encoder.conv_in.weight.mul_(2)
+    again.vae.save_pretrained(tmp_path / "runs" / "mini" / "vae" / "model")
+    with pytest.raises(UserError, match="train both vae and clip"):
+        SDRecipe(small)
+    ConditioningCLIP().save(tmp_path / "runs" / "mini" / "clip" / "model")
+    other = SDRecipe(small)  # another VAE and another CLIP: other latents, and no checkpoint of theirs
+    assert other.config.cache != recipe.config.cache and other.config.tower != recipe.config.tower
+    assert not torch.equal(other.latents, recipe.latents)
+    shutil.rmtree(tmp_path / "runs")
     with pytest.raises(UserError, match="of other sizes"):
         SDRecipe(dataclasses.replace(small, channels=(16, 48))).load(tmp_path / "sd")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable
@@ -86,17 +85,19 @@ def publish(recipe: Recipe, folder: Path, runs: list[dict[str, object]], shipped
         return [folder / "model", *([ship(f"parts/{name}", save)] if shipped else [])]
     written = [ship(name, save)]
     if name == "sd":
-        shutil.rmtree(PARTS, ignore_errors=True)  # they are in it now
         # Its CLIP's other tower turns a reference into what the TIUE reads
         written.append(ship("image_encoder", recipe.save_image_encoder))  # type: ignore[attr-defined]
+        shutil.rmtree(PARTS, ignore_errors=True)  # last: they are in it now, and a kill before this is made good
     return written
 
 
 def ship(name: str, save: Callable[[Path], None]) -> Path:
-    """Write a model into the family by `save(folder)`, whole or not at all.
+    """Write a model into the family by `save(folder)`, whole or not at all: a kill leaves the old one, maybe as .old.
 
     What was there goes, its card and a detector's operating point too: they were measured on other weights.
     """
+    from umm_bench.mini.recipes.common import replace_folder  # torch, as in _halve
+
     final = WEIGHTS / name
     temporary = final.with_name(f".{final.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -106,8 +107,7 @@ def ship(name: str, save: Callable[[Path], None]) -> Path:
         _halve(weights)
     for config in temporary.rglob("config.json"):
         _forget_origin(config)
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(temporary, final)
+    replace_folder(temporary, final)
     return final
 
 

@@ -21,6 +21,8 @@ from umm_bench.errors import UserError
 from umm_bench.mini import family
 from umm_bench.mini.recipes.common import Recipe, Runtime, TrainConfig, fit, run_folder
 
+ORIGIN = "origin.json"
+
 # Recipe class and a training from random weights; what the shipped weights had is in the training.json beside them.
 RECIPES: dict[str, tuple[str, TrainConfig]] = {
     "vae": ("umm_bench.mini.recipes.vae:VAERecipe", TrainConfig(steps=5700, learning_rate=2e-3)),
@@ -37,7 +39,7 @@ RECIPES: dict[str, tuple[str, TrainConfig]] = {
     "detector": ("umm_bench.mini.recipes.detector:DetectorRecipe", TrainConfig(steps=4100, learning_rate=1e-3)),
     "scoring_clip": (
         "umm_bench.mini.recipes.clip:ScoringCLIP",
-        TrainConfig(steps=3000, learning_rate=2e-3, weight_decay=0.05),
+        TrainConfig(steps=12_000, learning_rate=1e-3, weight_decay=0.05),
     ),
 }
 
@@ -64,13 +66,20 @@ def warm_start(recipe: Recipe) -> None:
         recipe.load(family.path(recipe.name))
 
 
-def training_runs(recipe: Recipe, folder: Path, warm: bool) -> list[dict[str, object]]:
-    """How `recipe` was trained, for the model card: one entry a run, those of the weights it started from first."""
-    state = json.loads((folder / "checkpoint" / "state.json").read_text())
-    run = {"steps": state["step"], "batch_size": recipe.batch_size, "hours": round(state["seconds"] / 3600, 2)}
+def note_origin(recipe: Recipe, folder: Path, warm: bool) -> None:
+    """Keep, before a training's first step, how the weights that it starts from were trained."""
     homes = (family.PARTS / recipe.name, family.WEIGHTS / family.HOME.get(recipe.name, recipe.name))
     shipped = next((home / family.TRAINING for home in homes if home.is_dir()), Path())
     before = json.loads(shipped.read_text()).get(recipe.name, []) if warm and shipped.is_file() else []
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / ORIGIN).write_text(json.dumps(before))
+
+
+def training_runs(recipe: Recipe, folder: Path) -> list[dict[str, object]]:
+    """How `recipe` was trained, for the model card: one entry a run, those of the weights it started from first."""
+    state = json.loads((folder / "checkpoint" / "state.json").read_text())
+    run = {"steps": state["step"], "batch_size": recipe.batch_size, "hours": round(state["seconds"] / 3600, 2)}
+    before = json.loads((folder / ORIGIN).read_text()) if (folder / ORIGIN).is_file() else []
     return [*before, run]
 
 
@@ -110,13 +119,16 @@ def _pretrain(args: argparse.Namespace) -> None:
         warm_start(recipe)
     runtime = Runtime.detect(args.device, args.workers, args.compile)
     folder = args.folder or run_folder(args.name, args.size)
+    if not (folder / "checkpoint").is_dir():
+        note_origin(recipe, folder, args.warm_start)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    began = time.monotonic()
+    began, step = time.monotonic(), None
     with Progress(*columns, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(args.name, total=config.steps)
         training = fit(recipe, config, folder, runtime)
         smooth = None
         for progress in training:
+            step = progress.step
             smooth = progress.loss if smooth is None else 0.98 * smooth + 0.02 * progress.loss
             bar.update(task, completed=progress.step, description=f"{args.name} loss {smooth:.4f}")
             if bar.disable and (progress.step % 50 == 0 or progress.step == config.steps):
@@ -127,7 +139,10 @@ def _pretrain(args: argparse.Namespace) -> None:
             if args.seconds and time.monotonic() - began > args.seconds:
                 break
         training.close()
-    for written in family.publish(recipe, folder, training_runs(recipe, folder, args.warm_start), args.size == 64):
+    if step is not None and step < config.steps:
+        print(f"stopped at step {step} of {config.steps}; the checkpoint is written, the same command continues")
+        return
+    for written in family.publish(recipe, folder, training_runs(recipe, folder), args.size == 64):
         print(f"wrote {written}")
 
 

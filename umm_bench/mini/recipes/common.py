@@ -229,7 +229,7 @@ class Average:
                     self.values[name] = kept
 
 
-def _replace(temporary: Path, final: Path) -> None:
+def replace_folder(temporary: Path, final: Path) -> None:
     """Put a finished folder in place; a kill leaves the old one (as .old) or the new one, never half of one."""
     old = final.with_name(final.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
@@ -253,7 +253,7 @@ def save_checkpoint(
     save_file(average.values, temporary / "average.safetensors")
     save_file(_memory(optimizer), temporary / "optimizer.safetensors")
     (temporary / "state.json").write_text(json.dumps(state, indent=1))
-    _replace(temporary, folder)
+    replace_folder(temporary, folder)
 
 
 def _read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tensor]]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import os
 from collections import defaultdict
@@ -22,6 +24,7 @@ from umm_bench.mini import family, scenes, sprites
 from umm_bench.mini.recipes.clip import image_processor, split_towers
 from umm_bench.mini.recipes.common import Runtime, run_folder
 from umm_bench.mini.recipes.vae import to_tensor
+from umm_bench.umm.encoded import weights_digest
 
 
 def _part(name: str, image_size: int) -> Path:
@@ -50,6 +53,8 @@ class SDConfig:
     tail_rate: float = 0.1
     posed: float = 0.9
     seed: int = 3
+    encoder: str = ""  # digests of the VAE's encoder and the image tower: latents and checkpoints belong to them
+    tower: str = ""
 
     @property
     def vae(self) -> Path:
@@ -61,7 +66,12 @@ class SDConfig:
 
     @property
     def cache(self) -> Path:
-        return run_folder("sd", self.image_size) / "latents"
+        return run_folder("sd", self.image_size) / "latents" / self.encoder
+
+
+def _digest(module: torch.nn.Module) -> str:
+    """Of the weights in half precision, as which they are shipped: a part and what is shipped of it are the same."""
+    return weights_digest(copy.deepcopy(module).half())[:16]
 
 
 def scheduler() -> DDIMScheduler:
@@ -115,7 +125,7 @@ def _make_chunk(path: Path, keys: range, config: SDConfig, vae: AutoencoderKL, r
 def cached_scenes(config: SDConfig, vae: AutoencoderKL, runtime: Runtime) -> tuple[torch.Tensor, list[dict]]:
     """Posterior means of the composer's scenes, float16 [scenes, C, S / 4, S / 4], and each one's caption and concepts.
 
-    Made once for a VAE, in `config.cache`; what is there is read.
+    Made once for a VAE's encoder, in `config.cache`; what is there is read.
     """
     config.cache.mkdir(parents=True, exist_ok=True)
     means, texts = [], []
@@ -135,13 +145,14 @@ class SDRecipe:
     default = SDConfig()
 
     def __init__(self, config: SDConfig = default, runtime: Runtime | None = None) -> None:
-        self.config, self.batch_size = config, config.batch_size
-        if config.vae.is_dir() and config.clip.is_dir():
+        self.batch_size = config.batch_size
+        missing = [part for part in (config.vae, config.clip) if not part.is_dir()]
+        if not missing:
             self.vae = AutoencoderKL.from_pretrained(config.vae)
             self.tokenizer = CLIPTokenizer.from_pretrained(config.clip)
             self.text_encoder, self.image_encoder = split_towers(config.clip)
-        elif config.image_size != 64:
-            raise UserError(f"train vae and clip at {config.image_size} px first: {config.vae} is not there")
+        elif config.image_size != 64 or len(missing) == 1:
+            raise UserError(f"train both vae and clip at {config.image_size} px first: {missing[0]} is not there")
         else:  # a clone has the shipped family only: go on with its VAE and CLIP
             sd = family.path("sd")
             self.vae = AutoencoderKL.from_pretrained(sd, subfolder="vae")
@@ -151,6 +162,7 @@ class SDRecipe:
                 family.path("image_encoder"), dtype=torch.float32
             )
         self.vae.eval().requires_grad_(False)
+        self.config = dataclasses.replace(config, encoder=_digest(self.vae.encoder), tower=_digest(self.image_encoder))
         torch.manual_seed(config.seed)
         self.unet = build(config, self.vae.config.latent_channels, self.text_encoder.config.hidden_size)
         self.unet.set_attn_processor(AttnProcessor())  # as in clip.py, plain products
@@ -158,7 +170,7 @@ class SDRecipe:
         self.module = torch.nn.ModuleDict({"unet": self.unet, "text_encoder": self.text_encoder})
         self.scheduler = scheduler()
         # The posterior is narrow (the KL weight is 1e-6), so its mean stands for a draw.
-        self.latents, texts = cached_scenes(config, self.vae, runtime or Runtime.detect())
+        self.latents, texts = cached_scenes(self.config, self.vae, runtime or Runtime.detect())
         # SD's convention: unit variance over all channels, one number in the VAE's configuration.
         self.vae.register_to_config(scaling_factor=round(1.0 / self.latents.float().std().item(), 5))
         self.captions = [text["caption"] for text in texts]
@@ -224,11 +236,14 @@ class SDRecipe:
         return trained if all(part.is_dir() for part in trained) else [family.path("sd")]
 
     def load(self, folder: Path) -> None:
+        """The UNet and the text encoder that learnt with it."""
         unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
         shapes = [{name: t.shape for name, t in model.state_dict().items()} for model in (unet, self.unet)]
         if shapes[0] != shapes[1]:
             raise UserError(f"the UNet in {folder} is of other sizes; train this one without --warm-start")
         self.unet.load_state_dict(unet.state_dict())
+        text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32)
+        self.text_encoder.load_state_dict(text_encoder.state_dict())
 
     def save_image_encoder(self, folder: Path) -> None:
         """The tower beside the text encoder, for the TIUE."""
