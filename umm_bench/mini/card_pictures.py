@@ -54,7 +54,8 @@ def rarity_plot(points: Sequence[Sequence[float]], slope: float) -> str:
         for x, y in (at(math.log10(p[0]), p[1]) for p in points)
     ]
     marks.append(
-        f'<text x="{(left + width) / 2:.0f}" y="{height - 8}" text-anchor="middle">times seen in training</text>'
+        f'<text x="{(left + width) / 2:.0f}" y="{height - 8}" text-anchor="middle">'
+        "in so many of 16,384 drawn scenes</text>"
     )
     marks.append(
         f'<text transform="translate(13 {height / 2:.0f}) rotate(-90)" text-anchor="middle">concept right</text>'

@@ -29,8 +29,8 @@ MODELS: dict[str, Model] = {
         "diffusers",
         ("stable-diffusion", "text-to-image"),
         f"A complete `StableDiffusionPipeline` for {SCENES}: a VAE (4x down, 8 latent channels), a CLIP text encoder, "
-        "a UNet (v-prediction, zero terminal SNR) and a DDIM scheduler. `concept_counts.json` says how often each "
-        "concept was there to be learnt.",
+        "a UNet (v-prediction, zero terminal SNR) and a DDIM scheduler. `concept_counts.json` says in how many of "
+        "16,384 drawn scenes each concept was.",
         'from diffusers import StableDiffusionPipeline\n\npipe = StableDiffusionPipeline.from_pretrained("{folder}")\n'
         'image = pipe("a dog on a blue background", num_inference_steps=20, guidance_scale=5.0).images[0]',
         ("vae.", "sd."),

@@ -20,6 +20,7 @@ from umm_bench.mini.evaluation import detector
 from umm_bench.mini.evaluation.embedders import judge
 from umm_bench.mini.evaluation.intervals import bootstrap, share
 from umm_bench.mini.recipes import encoder as encoder_recipe
+from umm_bench.mini.recipes.sd import SDConfig
 
 STEPS, GUIDANCE, BATCH = 20, 5.0, 10
 FREQUENT = 100
@@ -159,7 +160,8 @@ def rarity() -> Rarity:
     groups = np.array_split(np.argsort(-x), 8)
     points = tuple((round(float(10 ** x[g].mean()), 2), round(float(right[g].mean()), 4), len(g)) for g in groups)
     note = (
-        f"95% {low:.3f} to {high:.3f}, {len(names)} concepts seen {counts[names[-1]]:g} to {counts[names[0]]:g} times; "
+        f"95% {low:.3f} to {high:.3f}, {len(names)} concepts, in {counts[names[-1]]:g} to {counts[names[0]]:g} "
+        f"of {SDConfig.scenes:,} drawn scenes; "
         f"the judge alone, on real drawings: {slope(x, knows(names)):.3f}"
     )
     return Rarity("sd.rarity_slope", round(slope(x, right), 4), "share a decade", True, None, note, points)
