@@ -24,7 +24,7 @@ def corpus(captions: int = 20_000) -> list[str]:
 
 
 def train(vocab_size: int = 3000, max_length: int = 32) -> CLIPTokenizer:
-    """A `CLIPTokenizer` whose end token has the last id (id 2 would select CLIP's legacy pooling)."""
+    """A `CLIPTokenizer`, the same each time, whose end token has the last id (2 would select CLIP's legacy pooling)."""
     bpe = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END, continuing_subword_prefix=""))
     bpe.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase()])
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
@@ -35,11 +35,13 @@ def train(vocab_size: int = 3000, max_length: int = 32) -> CLIPTokenizer:
     )
     bpe.decoder = decoders.ByteLevel()
     counts = Counter(corpus())
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size - 2 - 256,
+        vocab_size=vocab_size - 2,
         end_of_word_suffix="</w>",
-        initial_alphabet=sorted(alphabet),
+        initial_alphabet=alphabet,
+        # Known beforehand: their ids decide ties, and would follow the random order of a hash map.
+        special_tokens=[symbol + "</w>" for symbol in alphabet],
         show_progress=False,
     )
     bpe.train_from_iterator((text for text, n in counts.items() for _ in range(n)), trainer)
@@ -49,8 +51,7 @@ def train(vocab_size: int = 3000, max_length: int = 32) -> CLIPTokenizer:
             line.split() for line in Path(folder, "merges.txt").read_text().splitlines() if not line.startswith("#")
         ]
     # CLIP's layout: the bytes, the bytes that end a word, one token a merge, then the two special tokens.
-    symbols = sorted(alphabet)
-    tokens = symbols + [s + "</w>" for s in symbols] + ["".join(pair) for pair in merges]
+    tokens = alphabet + [symbol + "</w>" for symbol in alphabet] + ["".join(pair) for pair in merges]
     vocab = {token: i for i, token in enumerate(dict.fromkeys(tokens))}
     vocab[START], vocab[END] = len(vocab), len(vocab) + 1
     return CLIPTokenizer(
