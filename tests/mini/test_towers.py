@@ -1,5 +1,6 @@
 """What the CLIP and encoder recipes save is what the metrics and the miner load: same features, unit length."""
 
+import dataclasses
 import subprocess
 import sys
 
@@ -8,13 +9,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from curation.clip import ClipScorer
 from umm_bench.errors import UserError
 from umm_bench.metrics.embedding import ClipEncoder, VisionEncoder
 from umm_bench.mini import family, scenes, sprites, tokenizer
-from umm_bench.mini.recipes.clip import ConditioningCLIP, ScoringCLIP, normalise
+from umm_bench.mini.recipes.clip import CONDITIONING, SCORING, ConditioningCLIP, ScoringCLIP, normalise
 from umm_bench.mini.recipes.encoder import EncoderConfig, EncoderRecipe
 
 TEXTS = ["a red fox on the beach", "an owl"]
@@ -45,7 +47,7 @@ def test_clips(recipe_class, pictures, files, tmp_path):
     recipe.save(tmp_path / "clip")
     recipe.module.eval()
     with torch.no_grad():
-        images = recipe.module.get_image_features(pixel_values=normalise(pictures)).pooler_output
+        images = recipe.clip.get_image_features(pixel_values=normalise(pictures)).pooler_output
         texts = recipe.text(dict(recipe.tokenizer(TEXTS, padding=True, return_tensors="pt")))
     metric, miner = ClipEncoder(str(tmp_path / "clip"), "scoring_clip"), ClipScorer.load(str(tmp_path / "clip"), "cpu")
     expected = F.normalize(images, dim=-1).numpy()
@@ -120,3 +122,42 @@ def test_an_encoder_without_a_text_tower_is_no_clip(tmp_path):
     EncoderRecipe().save(tmp_path)
     with pytest.raises(UserError, match="no text tower"):
         _ = ClipEncoder(str(tmp_path), "scoring_clip").model
+
+
+def test_a_step_of_the_clip_has_each_text_once():
+    recipe = ScoringCLIP(dataclasses.replace(SCORING, batch_size=24, other_names=10))
+    batch = recipe.batch(3)
+
+    def spoken(text):
+        return recipe.tokenizer.decode(recipe.tokenizer(text)["input_ids"], skip_special_tokens=True)
+
+    names, captions = (recipe.tokenizer.batch_decode(t["input_ids"], skip_special_tokens=True) for t in batch["texts"])
+    assert len({*names, *captions}) == len(names) + len(captions) <= 24 + 10
+    own = [[*names, *captions][i] for i in batch["truth"]]
+    assert names == [spoken(scenes.article(recipe.names[i])) for i in batch["named"]]
+    assert max(batch["truth"][:18]) < len(names) <= min(batch["truth"][18:])
+    assert own[18:] == [spoken(scenes.compose(f"scoring_clip-2-3-{i}").caption) for i in range(18, 24)]
+
+
+def test_the_order_of_a_batch_does_not_change_the_clip_s_loss():
+    recipe = ConditioningCLIP(dataclasses.replace(CONDITIONING, batch_size=16, even_share=0.5))
+    batch = recipe.batch(0)
+    batch["truth"][1] = batch["truth"][0]  # two images of one text
+    order = torch.arange(16).flip(0)
+    turned = batch | {"pixel_values": batch["pixel_values"][order], "truth": batch["truth"][order]}
+    with torch.no_grad():
+        assert recipe.loss(turned).item() == pytest.approx(recipe.loss(batch).item(), abs=1e-4)
+        wrong = batch | {"truth": batch["truth"].roll(5)}
+        assert abs(recipe.loss(wrong).item() - recipe.loss(batch).item()) > 1e-3
+
+
+def test_the_prototypes_that_teach_the_clip_are_not_shipped_and_begin_at_the_names(tmp_path):
+    recipe = ScoringCLIP()
+    recipe.loss(recipe.batch(0)).backward()
+    assert (recipe.prototypes.weight.grad.norm(dim=1) > 0).all()
+    recipe.save(tmp_path)
+    assert not [name for name in load_file(tmp_path / "model.safetensors") if "prototypes" in name]
+    again = ScoringCLIP()
+    again.load(tmp_path)
+    names = recipe.text(recipe.tokenize([scenes.article(name) for name in recipe.names]))
+    assert torch.allclose(again.prototypes.weight, names, atol=1e-4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -49,8 +50,10 @@ class CLIPSizes:
     projection: int = 192
     batch_size: int = 128
     even_share: float = 0.25
-    all_names: float = 0.0  # weight of naming those sprites among all training concepts, not the batch's alone
-    recolor: float = 0.0  # share of them with colours mixed: a concept is its shape, whoever drew it
+    other_names: int = 0  # "a NAME" of so many further concepts that a step's images are told from
+    recolor: float = 0.0  # share of those sprites with colours mixed: a concept is its shape, whoever drew it
+    prototypes: bool = False  # teach the image tower one vector a concept, not shipped, and pull the texts to them
+    pull: float = 8.0
     seed: int = 1
 
 
@@ -61,9 +64,11 @@ SCORING = CLIPSizes(
     text_layers=2,
     stages=(32, 64, 128, 256),
     blocks=(1, 1, 1, 1),
+    batch_size=64,
     even_share=0.75,
-    all_names=1.0,
+    other_names=48,
     recolor=0.5,
+    prototypes=True,
     seed=2,
 )
 
@@ -136,7 +141,8 @@ def single(key: str, recolor: float = 0.0, size: int = 64) -> tuple[np.ndarray, 
     x, y = 0.5 + rng.uniform(-0.5, 0.5, 2) * (1.05 - scale)
     scenes.paste(canvas, design.id, scenes.random_placement(rng, float(x), float(y), scale))
     if rng.random() < recolor:
-        canvas = canvas @ rng.dirichlet((0.5, 0.5, 0.5), 3).astype(np.float32)
+        mixed = canvas.reshape(-1, 3) @ rng.dirichlet((0.5, 0.5, 0.5), 3).astype(np.float32)
+        canvas = mixed.reshape(canvas.shape)
     return np.clip(canvas, 0, 255).astype(np.uint8), name
 
 
@@ -147,66 +153,89 @@ class _CLIPRecipe:
         sizes = sizes or self.default
         self.name, self.config, self.batch_size = sizes.name, sizes, sizes.batch_size
         self.tokenizer = tokenizer.train()
-        self.names = training_names()
-        texts = [scenes.article(name) for name in self.names]
-        self.name_tokens = dict(self.tokenizer(texts, padding=True, return_tensors="pt"))
         torch.manual_seed(sizes.seed)
-        self.module = build(sizes, self.tokenizer)
+        self.clip = build(sizes, self.tokenizer)
         # A CPU's fused attention has a backward pass slower than the plain products.
-        self.module.set_attn_implementation("eager")
+        self.clip.set_attn_implementation("eager")
+        self.module = torch.nn.ModuleDict({"clip": self.clip})
+        self.names = training_names()
+        self.rows = {scenes.article(name): i for i, name in enumerate(self.names)}
+        self.prototypes = torch.nn.Embedding(len(self.names), sizes.projection) if sizes.prototypes else None
+        if self.prototypes is not None:
+            self.module["prototypes"] = self.prototypes
 
-    def batch(self, step: int) -> dict[str, torch.Tensor]:
-        """Images and tokens of a step's pairs, single sprites first.
+    def batch(self, step: int) -> dict[str, Any]:
+        """Images of a step, and the texts they are told from, each text once.
 
-        `target` [B, B] is the row-normalised truth, equal captions being equally right; `concepts` [S] are the single
-        sprites' among `names`.
+        Single sprites come first. `texts` holds the tokens of names, then of captions, apart because captions are
+        longer. `truth` [B] is each image's among all of them. `named` holds the names' concepts, as rows of
+        `self.names`; the first of them belong to the single sprites.
         """
-        images, captions, concepts = [], [], []
-        for i in range(self.config.batch_size):
-            key = f"{self.name}-{self.config.seed}-{step}-{i}"
-            if i < self.config.even_share * self.config.batch_size:
-                image, name = single(key, self.config.recolor, self.config.image_size)
-                caption = scenes.article(name)
-                concepts.append(self.names.index(name))
+        sizes, images, truth = self.config, [], []
+        singles = round(sizes.even_share * sizes.batch_size)
+        key = f"{self.name}-{sizes.seed}-{step}"
+        for i in range(sizes.batch_size):
+            if i < singles:
+                image, name = single(f"{key}-{i}", sizes.recolor, sizes.image_size)
+                truth.append(scenes.article(name))
             else:
-                scene = scenes.compose(key, size=self.config.image_size)
-                image, caption = scene.image, scene.caption
+                scene = scenes.compose(f"{key}-{i}", size=sizes.image_size)
+                image = scene.image
+                truth.append(scene.caption)
             images.append(image)
-            captions.append(caption)
-        tokens = self.tokenizer(captions, padding=True, truncation=True, return_tensors="pt")
-        same = torch.tensor([[a == b for b in captions] for a in captions]).float()
+        others = scenes.rng_for("names", key).permutation(self.names)[: sizes.other_names]
+        names = list(dict.fromkeys(truth[:singles] + [scenes.article(name) for name in others]))
+        captions = list(dict.fromkeys(truth[singles:]))
+        rows = {text: i for i, text in enumerate(names + captions)}
         return {
-            **tokens,
+            "texts": [self.tokenize(texts) for texts in (names, captions) if texts],
             "pixel_values": normalise(np.stack(images)),
-            "target": same / same.sum(1, keepdim=True),
-            "concepts": torch.tensor(concepts),
+            "truth": torch.tensor([rows[text] for text in truth]),
+            "named": torch.tensor([self.rows[text] for text in names]),
         }
+
+    def tokenize(self, texts: list[str]) -> dict[str, torch.Tensor]:
+        """Token ids and mask [B, L] of the longest text."""
+        return dict(self.tokenizer(texts, padding=True, truncation=True, return_tensors="pt"))
 
     def text(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
         """Unit text embeddings [B, projection]."""
-        features = self.module.get_text_features(tokens["input_ids"], tokens["attention_mask"])
+        features = self.clip.get_text_features(tokens["input_ids"], tokens["attention_mask"])
         return F.normalize(features.pooler_output.float(), dim=-1)
 
-    def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        target, text = batch["target"], self.text(batch)
-        image = self.module.get_image_features(pixel_values=batch["pixel_values"]).pooler_output
-        image = F.normalize(image.float(), dim=-1)
-        scale = self.module.logit_scale.clamp(max=4.6052).exp()
-        logits = scale * text @ image.T
-        contrast = 0.5 * (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target))
-        if not self.config.all_names:
+    def loss(self, batch: dict[str, Any]) -> torch.Tensor:
+        """Which text an image has, among all; which images a text has, equally likely where several do."""
+        truth, text_TD = batch["truth"], torch.cat([self.text(tokens) for tokens in batch["texts"]])
+        image = self.clip.get_image_features(pixel_values=batch["pixel_values"]).pooler_output
+        image_BD = F.normalize(image.float(), dim=-1)
+        scale = self.clip.logit_scale.clamp(max=4.6052).exp()
+        logits_BT = scale * image_BD @ text_TD.T
+        own_BT = F.one_hot(truth, len(text_TD)).float()
+        used = truth.unique()
+        target_UB = (own_BT / own_BT.sum(0).clamp(min=1)).T[used]
+        contrast = 0.5 * (F.cross_entropy(logits_BT, truth) + F.cross_entropy(logits_BT.T[used], target_UB))
+        if self.prototypes is None:
             return contrast
-        concepts = batch["concepts"]
-        names = self.text({k: v.to(image.device) for k, v in self.name_tokens.items()})
-        return contrast + self.config.all_names * F.cross_entropy(scale * image[: len(concepts)] @ names.T, concepts)
+        # Names alone teach the image tower slowly: what a step's few texts tell apart is easy, and they move as well.
+        named = batch["named"]
+        prototypes_ND = F.normalize(self.prototypes.weight, dim=-1)
+        single = truth < len(named)
+        seen = F.cross_entropy(scale * image_BD[single] @ prototypes_ND.T, named[truth[single]])
+        # Softmax would be content with texts that are nearest to their prototypes; pictures lie around the prototypes.
+        apart = 1 - (text_TD[: len(named)] * prototypes_ND[named].detach()).sum(dim=-1).mean()
+        return contrast + seen + self.config.pull * apart
 
     def save(self, folder: Path) -> None:
-        self.module.save_pretrained(folder)
+        self.clip.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         image_processor(self.config.image_size).save_pretrained(folder)
 
     def load(self, folder: Path) -> None:
-        load_weights(self.module, folder)
+        load_weights(self.clip, folder)
+        self.tokenizer = CLIPTokenizer.from_pretrained(folder)  # the ids that those weights know
+        if self.prototypes is not None:  # not kept: they begin where the names are
+            with torch.no_grad():
+                self.prototypes.weight.copy_(self.text(self.tokenize(list(self.rows))))
 
     def parts(self) -> list[Path]:
         return []
@@ -217,11 +246,12 @@ class ConditioningCLIP(_CLIPRecipe):
 
     def load_towers(self, text: Path, vision: Path) -> None:
         """Both towers as a generator has them: without the text projection, which is learnt anew."""
+        self.tokenizer = CLIPTokenizer.from_pretrained(text.parent / "tokenizer")
         state = dict(CLIPTextModel.from_pretrained(text, dtype=torch.float32).state_dict())
         state |= CLIPVisionModelWithProjection.from_pretrained(vision, dtype=torch.float32).state_dict()
-        own = self.module.state_dict()
+        own = self.clip.state_dict()
         renamed = {k if k in own else f"text_model.{k}": v for k, v in state.items()}
-        self.module.load_state_dict(own | renamed)
+        self.clip.load_state_dict(own | renamed)
 
 
 class ScoringCLIP(_CLIPRecipe):
