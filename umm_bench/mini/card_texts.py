@@ -73,14 +73,13 @@ MODELS: dict[str, Model] = {
         ("scoring_clip.",),
         "Its scores mean something inside the mini world only.",
         (
-            "A ViT came first, then a ConvNeXt, each for a part of the steps only: both named fewer held-out designs than "
-            "this ResNet, whose pooled map `umm_bench.mini.towers` flattens, as transformers' dual encoder asks.",
-            "Telling images from texts alone left the image tower far behind what it can learn. The second run taught it "
-            "the concepts by a classifier of its own too; the last one by a vector a concept in the shared space, to "
-            "which the texts of names are pulled by their cosine (from step 6,402 of that run; by softmax before, which "
-            "left them nearest to their vectors but far from them, and cost many held-out designs). Neither is shipped. "
-            "It still named more held-out designs to the end of the last run's constant rate, and knows training "
-            "designs far better: more steps and more varied drawings are what is left to try.",
+            "A ViT came first, then a ConvNeXt, each for a part of the steps only: both named fewer held-out designs "
+            "than this ResNet, whose pooled map `umm_bench.mini.towers` flattens, as transformers' dual encoder asks.",
+            "Telling images from texts alone left the image tower far behind what it can learn. The second run taught "
+            "it the concepts by a classifier of its own too; the last one by a vector a concept in the shared space, "
+            "to which the texts of names are pulled by their cosine (from step 6,402 of that run; by softmax before, "
+            "which left them nearest to their vectors but far from them, and cost held-out designs). Neither ships. "
+            "It knows training designs far better than held-out ones: more varied drawings are what it lacks now.",
         ),
         pipeline_tag="zero-shot-image-classification",
     ),
@@ -121,7 +120,8 @@ MODELS: dict[str, Model] = {
         "encoder. Trained by `umm_bench.train` on pairs mined by `curation.build`; all else stayed frozen.",
         'from umm_bench.umm import load_tiue\n\ntiue = load_tiue("{folder}")',
         ("tiue.",),
-        "It fits this family's text and image encoders only.",
+        "It fits this family's text and image encoders only. At alpha 0.8 it draws the concept less often than plain "
+        "SD, which an earlier judge was too weak to see.",
     ),
 }
 
