@@ -39,7 +39,7 @@ RECIPES: dict[str, tuple[str, TrainConfig]] = {
     "detector": ("umm_bench.mini.recipes.detector:DetectorRecipe", TrainConfig(steps=4100, learning_rate=1e-3)),
     "scoring_clip": (
         "umm_bench.mini.recipes.clip:ScoringCLIP",
-        TrainConfig(steps=12_000, learning_rate=1e-3, weight_decay=0.05),
+        TrainConfig(steps=20_000, learning_rate=1e-3, weight_decay=0.05),
     ),
 }
 
