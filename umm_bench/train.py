@@ -227,6 +227,10 @@ def _shower(
     if args.validation_prompt:
         config = dataclasses.replace(config, prompts=tuple(args.validation_prompt))
     references = choose_references(read_pairs(args.data), config) if args.validation_steps else []
+    if args.validation_steps and not references:
+        raise UserError(
+            f"nothing in {args.data} to validate on: no readable crop whose noun no validation prompt has already"
+        )
 
     def show(state: "TrainState") -> None:
         grid = validation_grid(pipe, state.ema, references, config)

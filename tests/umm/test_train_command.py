@@ -83,11 +83,14 @@ def test_validation_and_tracker_show_and_change_nothing(base, pairs_folder, tmp_
     assert [event.step for event in events.Images("validation")] == [2, 3]
 
 
-def test_nouns_that_a_validation_prompt_has_already_are_no_references(base, pairs_folder, tmp_path):
+def test_nouns_that_a_validation_prompt_has_already_are_no_references(base, pairs_folder, tmp_path, capsys):
     folder = pairs_folder()
     shown = ["--validation-steps", 1, "--validation-prompt", "a {subject} beside a dog"]
     assert run_train(base, folder, tmp_path / "tiue", "--steps", 1, *shown) == 0
     assert Image.open(tmp_path / "tiue" / "validation" / "step-000001.png").size == (64, 32)  # the fox alone
+    shown[-1] = "a {subject} beside a dog and a fox"
+    assert run_train(base, folder, tmp_path / "other", "--steps", 1, *shown) == 2
+    assert "to validate on" in capsys.readouterr().err and not (tmp_path / "other").exists()
 
 
 def test_two_processes_train_as_one_with_their_rows(base, pairs_folder, tmp_path):
