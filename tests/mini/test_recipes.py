@@ -239,15 +239,16 @@ def test_shipping_leaves_the_old_model_or_the_new_one(tmp_path, monkeypatch):
 
     def killed(source, target):
         moves.append(target)
-        if len(moves) == 2:
+        if len(moves) in (2, 3):
             raise KeyboardInterrupt
         real(source, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", killed)
-        with pytest.raises(KeyboardInterrupt):
-            family.ship("line", lambda folder: (folder / "a.txt").write_text("new"))
-    assert (tmp_path / "line.old" / "a.txt").read_text() == "old"
+        for _ in range(2):  # killed between the two moves, and once more before the second
+            with pytest.raises(KeyboardInterrupt):
+                family.ship("line", lambda folder: (folder / "a.txt").write_text("new"))
+            assert (tmp_path / "line.old" / "a.txt").read_text() == "old"
     family.ship("line", lambda folder: (folder / "a.txt").write_text("new"))
     assert (tmp_path / "line" / "a.txt").read_text() == "new" and not (tmp_path / "line.old").exists()
 

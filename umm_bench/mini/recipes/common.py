@@ -232,8 +232,8 @@ class Average:
 def replace_folder(temporary: Path, final: Path) -> None:
     """Put a finished folder in place; a kill leaves the old one (as .old) or the new one, never half of one."""
     old = final.with_name(final.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
-    if final.exists():
+    if final.exists():  # where it does not, .old is all there is
+        shutil.rmtree(old, ignore_errors=True)
         os.replace(final, old)
     os.replace(temporary, final)
     shutil.rmtree(old, ignore_errors=True)
