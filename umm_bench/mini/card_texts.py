@@ -77,7 +77,7 @@ MODELS: dict[str, Model] = {
             "than this ResNet, whose pooled map `umm_bench.mini.towers` flattens, as transformers' dual encoder asks.",
             "Telling images from texts alone left the image tower far behind what it can learn. The second run taught "
             "it the concepts by a classifier of its own too; the last one by a vector a concept in the shared space, "
-            "to which the texts of names are pulled by their cosine (from step 6,402 of that run; by softmax before, "
+            "to which the texts of names are pulled by their cosine (from past its middle on; by softmax before, "
             "which left them nearest to their vectors but far from them, and cost held-out designs). Neither ships. "
             "It knows training designs far better than held-out ones: more varied drawings are what it lacks now.",
         ),
