@@ -5,16 +5,14 @@ On several GPUs: accelerate launch --multi_gpu -m umm_bench.train --data data/pa
 
 import argparse
 import dataclasses
-import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 
-from umm_bench.commands import quiet_libraries, run_command
+from umm_bench.commands import quiet_libraries, run_command, signals_noted
 from umm_bench.errors import UserError
 from umm_bench.progress import Tracker
 
@@ -153,7 +151,7 @@ def _train(
 ) -> None:
     smoothed = None
     alone = accelerator.num_processes == 1
-    with Tracker(_console(accelerator), "training", config.steps) as tracker, _ctrl_c_noted(alone) as interrupted:
+    with Tracker(_console(accelerator), "training", config.steps) as tracker, signals_noted(alone) as interrupted:
         for state in states:
             smoothed = state.loss if smoothed is None else 0.98 * smoothed + 0.02 * state.loss
             tracker.update(state.step, f"loss {smoothed:.4f}")
@@ -179,24 +177,6 @@ def _anywhere(flag: bool, accelerator: "Accelerator") -> bool:
     import torch
 
     return bool(accelerator.reduce(torch.tensor(float(flag), device=accelerator.device), "sum") > 0)
-
-
-@contextmanager
-def _ctrl_c_noted(second_ends: bool) -> Iterator[list[int]]:
-    # An exception amid optimizer.step() would leave half of a step in the checkpoint. Started by a launcher, a process
-    # gets one signal from the terminal and another from the launcher, so there a second means no more than the first.
-    noted: list[int] = []
-
-    def note(number: int, frame: object) -> None:
-        if noted and second_ends:
-            raise KeyboardInterrupt
-        noted.append(number)
-
-    before = signal.signal(signal.SIGINT, note)
-    try:
-        yield noted
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _accelerator(args: argparse.Namespace) -> "Accelerator":

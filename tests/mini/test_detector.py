@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
@@ -12,9 +10,9 @@ from transformers.models.grounding_dino.modeling_grounding_dino import build_lab
 
 from umm_bench.mini import scenes
 from umm_bench.mini.recipes import detector, detector_data
-from umm_bench.mini.recipes.detector import DetectorConfig, build_detector, detector_loss, training_batch
-from umm_bench.mini.recipes.detector_data import Batch, Grounding, PromptConfig
-from umm_bench.mini.recipes.detector_loss import alignment_loss
+from umm_bench.mini.recipes.detector import DetectorConfig, build_detector
+from umm_bench.mini.recipes.detector_data import Batch, Grounding, PromptConfig, training_batch
+from umm_bench.mini.recipes.detector_loss import alignment_loss, detector_loss
 
 TINY = DetectorConfig(
     channels=(16, 32, 32), depths=(1, 1, 1), d_model=32, heads=2, ffn=32, encoder_layers=1, text_width=32, num_queries=8
@@ -129,11 +127,11 @@ def test_the_loss_reaches_every_parameter(tiny):
     model, processor = build_detector(TINY)
     batch = batch_of(processor, 4)
     # Offsets and box heads start at zero, and what feeds them gets its first gradient a step later.
-    optimizer = detector.make_optimizer(model, TINY)
-    for _ in range(3):
-        detector.train_step(model, optimizer, batch)
-    optimizer.zero_grad()
-    detector_loss(model, batch).backward()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    for _ in range(4):
+        optimizer.step()
+        optimizer.zero_grad()
+        detector_loss(model, batch).backward()
     idle = [n for n, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
     assert idle == []
 
@@ -154,11 +152,15 @@ def test_alignment_prefers_the_right_phrase(tiny):
 
 
 def test_it_learns_a_batch_by_heart():
-    config = dataclasses.replace(TINY, learning_rate=3e-3)
-    model, processor = build_detector(config)
-    optimizer = detector.make_optimizer(model, config)
-    batch = batch_of(processor, 4)
-    losses = [detector.train_step(model, optimizer, batch) for _ in range(60)]
+    model, processor = build_detector(TINY)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.98))
+    batch, losses = batch_of(processor, 4), []
+    for _ in range(60):
+        losses.append(detector_loss(model, batch))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
     assert losses[-1] < 0.4 * losses[0]
 
 
@@ -190,8 +192,8 @@ def test_average_precision_by_hand():
     assert detector_data.average_precision(scores, ~correct, 2) < 0.6
 
 
-@pytest.mark.parametrize(("shift", "ap50", "false_positives"), [(0.0, 1.0, 0.0), (0.9, 0.0, 0.0)])
-def test_metrics_of_a_known_detector(tiny, monkeypatch, shift, ap50, false_positives):
+@pytest.mark.parametrize(("shift", "ap50"), [(0.0, 1.0), (0.9, 0.0)])
+def test_metrics_of_a_known_detector(tiny, monkeypatch, shift, ap50):
     """A detector that knows the truth, its boxes moved by `shift`."""
     evaluated = [scenes.compose(f"metrics-{i}") for i in range(6)]
     queue = [
@@ -211,4 +213,3 @@ def test_metrics_of_a_known_detector(tiny, monkeypatch, shift, ap50, false_posit
     monkeypatch.setattr(detector_data, "phrase_scores", oracle)
     figures = detector_data.detector_metrics(*tiny, evaluated)
     assert figures["ap50"] == pytest.approx(ap50) and figures["recall"] == pytest.approx(ap50)
-    assert figures["false_positive_rate"] == false_positives

@@ -4,10 +4,12 @@ import dataclasses
 import json
 import os
 import shutil
+import signal
 
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from umm_bench.errors import UserError
@@ -98,6 +100,71 @@ def test_a_damaged_checkpoint_is_refused_and_left_alone(tmp_path, name, damage):
 def test_a_nan_stops_the_run(tmp_path):
     with pytest.raises(UserError, match="loss is nan"):
         list(fit(_Line(scale=float("nan")), CONFIG, tmp_path))
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_checkpoint_before_it(tmp_path):
+    every_step = dataclasses.replace(CONFIG, save_seconds=0.0)
+    recipe, losses = _Line(), []
+    whole, _ = _run(tmp_path / "whole", stop=12)
+    with pytest.raises(UserError, match="gradient is inf at step 12"):
+        for progress in fit(recipe, every_step, tmp_path / "a"):
+            losses.append(progress.loss)
+            if progress.step == 12:
+                recipe.module.weight.register_hook(lambda gradient: gradient + float("inf"))
+    kept = load_file(tmp_path / "a" / "checkpoint" / "average.safetensors")["weight"]
+    assert len(losses) == 12 and torch.equal(kept, whole)
+
+
+@pytest.mark.parametrize("amid", ["forward", "update"])
+def test_what_ends_a_step_halfway_leaves_whole_steps(tmp_path, monkeypatch, amid):
+    whole, losses = _run(tmp_path / "whole")
+    every_step = dataclasses.replace(CONFIG, save_seconds=0.0)
+    target, name = (_Line, "loss") if amid == "forward" else (Average, "update")
+    real, calls = getattr(target, name), []
+
+    def interrupted(*args):
+        calls.append(real(*args))
+        if len(calls) == 12:
+            raise KeyboardInterrupt
+        return calls[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(target, name, interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            _run(tmp_path / "a", every_step)
+    resumed, after = _run(tmp_path / "a", every_step)
+    assert after == losses[11:] and torch.equal(resumed, whole)
+
+
+def test_a_polite_kill_ends_after_a_whole_step(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pretrain, "make", lambda *_: (_Line(), CONFIG))
+    monkeypatch.setattr(Runtime, "detect", lambda *_: Runtime())
+    whole, losses = _run(tmp_path / "whole")
+    real = _Line.loss
+
+    def killed(self, x):
+        if len(steps) == 11:
+            os.kill(os.getpid(), signal.SIGTERM)
+        steps.append(real(self, x))
+        return steps[-1]
+
+    steps: list[torch.Tensor] = []
+    with monkeypatch.context() as patch:
+        patch.setattr(_Line, "loss", killed)
+        assert pretrain.main(["line", "--folder", str(tmp_path / "a")]) == 130
+    assert "continues" in capsys.readouterr().err and len(steps) == 12
+    resumed, after = _run(tmp_path / "a")
+    assert after == losses[12:] and torch.equal(resumed, whole)
+
+
+def test_fewer_steps_than_are_done_ship_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(pretrain, "make", lambda *_: (_Line(), CONFIG))
+    monkeypatch.setattr(family, "publish", lambda *_: pytest.fail("an unfinished model was shipped"))
+    _run(tmp_path / "a", stop=11)
+    assert pretrain.main(["line", "--folder", str(tmp_path / "a"), "--steps", "5"]) == 2
+    assert pretrain.main(["line", "--folder", str(tmp_path / "b"), "--steps", "0"]) == 2
+    shown = capsys.readouterr().err
+    assert "has 11 steps already, more than the 5" in shown and "at least 1" in shown
 
 
 def test_the_average_covers_a_batch_norms_statistics():
@@ -283,5 +350,43 @@ def test_a_generator_goes_on_from_saved_weights_and_refuses_those_of_other_sizes
     assert other.config.cache != recipe.config.cache and other.config.tower != recipe.config.tower
     assert not torch.equal(other.latents, recipe.latents)
     shutil.rmtree(tmp_path / "runs")
+    loose = SDRecipe(dataclasses.replace(small, posed=0.0))  # other scenes: other latents
+    assert loose.config.cache != again.config.cache and not torch.equal(loose.latents, again.latents)
+    part = SDRecipe(dataclasses.replace(small, scenes=40))  # no whole number of chunks
+    assert len(part.captions) == len(part.latents) == 40
     with pytest.raises(UserError, match="of other sizes"):
         SDRecipe(dataclasses.replace(small, channels=(16, 48))).load(tmp_path / "sd")
+    shutil.copytree(family.path("scoring_clip"), tmp_path / "sd" / "tokenizer", dirs_exist_ok=True)
+    with pytest.raises(UserError, match="reads other tokens"):
+        again.load(tmp_path / "sd")
+
+
+def test_counts_after_a_warm_start_are_of_all_samples(tmp_path, monkeypatch):
+    monkeypatch.setattr(family, "WEIGHTS", tmp_path / "weights")
+    home, run = tmp_path / "weights" / "line", tmp_path / "run"
+    home.mkdir(parents=True)
+    (home / family.TRAINING).write_text(json.dumps({"line": [{"steps": 10, "batch_size": 16}]}))
+    family.write_counts(home / family.COUNTS, {"dog": 8.0, "cat": 4.0})
+    pretrain.note_origin(_Line(), run, warm=True)
+    monkeypatch.setattr(
+        _Line, "save", lambda self, folder: family.write_counts(folder / family.COUNTS, {"owl": 4.0, "cat": 8.0})
+    )
+    runs = [{"steps": 10, "batch_size": 16}, {"steps": 30, "batch_size": 16}]
+    for _ in range(2):  # publishing again counts nothing twice
+        (written,) = family.publish(_Line(), run, runs, shipped=False)
+        assert json.loads((written / family.COUNTS).read_text()) == {"cat": 7.0, "owl": 3.0, "dog": 2.0}
+
+
+def test_a_part_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    runs = [{"steps": 1, "batch_size": 16}]
+    monkeypatch.setattr(_Line, "save", lambda self, folder: (folder / "a").write_text("old"))
+    family.publish(_Line(), tmp_path, runs, shipped=False)
+
+    def killed(self, folder):
+        (folder / "a").write_text("new")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_Line, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        family.publish(_Line(), tmp_path, runs, shipped=False)
+    assert (tmp_path / "model" / "a").read_text() == "old"

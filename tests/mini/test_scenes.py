@@ -38,6 +38,17 @@ def test_posing_centres_what_is_large_and_leaves_small_what_is_called_small():
     assert posed > 50 and small > 5
 
 
+def test_posing_several_keeps_their_places_and_stands_them_upright():
+    turned = 0
+    for key in range(40):
+        scene, casual = (scenes.compose(key, posed=share, subjects=2) for share in (1.0, 0.0))
+        assert scene.caption == casual.caption
+        for one, other in zip(scene.objects, casual.objects, strict=True):
+            assert np.abs(np.add(one.box[:2], one.box[2:]) - np.add(other.box[:2], other.box[2:])).max() < 0.3
+        turned += not np.array_equal(scene.image, casual.image)
+    assert turned > 20
+
+
 def test_a_box_holds_what_was_drawn():
     canvas = np.zeros((64, 64, 3), np.float32)
     box = scenes.paste(canvas, "dog/noto", scenes.Placement(0.4, 0.5, 0.5))

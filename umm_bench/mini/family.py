@@ -6,9 +6,9 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from umm_bench.commands import run_command
 from umm_bench.errors import UserError
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights"
 TRAINING = "training.json"
+COUNTS = "concept_counts.json"  # of a generator: in how many of recipes.sd.COUNTED draws each concept was
 HOME = {"vae": "sd", "clip": "sd", "decoder": "sd"}  # recipes whose models are shipped inside another's
 PARTS = WEIGHTS / "parts"  # a VAE and a CLIP that are ahead of the shipped `sd`: the next one is trained on them
 NAMES = ("sd", "image_encoder", "scoring_clip", "encoder", "detector", "tiue")
@@ -58,11 +59,28 @@ def _forget_origin(config: Path) -> None:
         config.write_text(json.dumps(values, indent=2) + "\n")
 
 
-def publish(recipe: Recipe, folder: Path, runs: list[dict[str, object]], shipped: bool = True) -> list[Path]:
+def write_counts(path: Path, counts: Mapping[str, float]) -> None:
+    """Most frequent first."""
+    ranked = sorted(counts.items(), key=lambda item: -item[1])
+    path.write_text(json.dumps({name: round(n, 1) for name, n in ranked}, indent=0))
+
+
+def _count_earlier_runs(last: Path, before: Path, runs: list[dict[str, Any]]) -> None:
+    """Mix into the counts `last`, of the last run, those of the runs before it, by their samples."""
+    samples = [run["steps"] * run["batch_size"] for run in runs]
+    share = samples[-1] / sum(samples)
+    now, then = json.loads(last.read_text()), json.loads(before.read_text())
+    names = now | then
+    write_counts(last, {name: share * now.get(name, 0) + (1 - share) * then.get(name, 0) for name in names})
+
+
+def publish(recipe: Recipe, folder: Path, runs: list[dict[str, Any]], shipped: bool = True) -> list[Path]:
     """Write what a finished recipe contributes: members of the family are shipped, the rest goes to `folder`/model.
 
     Beside each lies training.json, {name: runs}; a shipped `sd` has its VAE's and CLIP's there too.
     """
+    from umm_bench.mini.recipes.common import replace_folder  # torch, as in _halve
+
     name = recipe.name
 
     def save(target: Path) -> None:
@@ -71,6 +89,8 @@ def publish(recipe: Recipe, folder: Path, runs: list[dict[str, object]], shipped
             recipe.save(target / "vae")
         else:
             recipe.save(target)
+        if (folder / COUNTS).exists():
+            _count_earlier_runs(target / COUNTS, folder / COUNTS, runs)
         record = {name: runs}
         for part in recipe.parts():
             if (part / TRAINING).exists():
@@ -80,8 +100,11 @@ def publish(recipe: Recipe, folder: Path, runs: list[dict[str, object]], shipped
     if name == "decoder" and shipped:
         return [ship("sd", save)]
     if name not in NAMES or not shipped:
-        (folder / "model").mkdir(parents=True, exist_ok=True)
-        save(folder / "model")
+        unfinished = folder / "model.part"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        save(unfinished)
+        replace_folder(unfinished, folder / "model")
         return [folder / "model", *([ship(f"parts/{name}", save)] if shipped else [])]
     written = [ship(name, save)]
     if name == "sd":

@@ -9,14 +9,15 @@ import argparse
 import dataclasses
 import importlib
 import json
-import signal
+import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from umm_bench.commands import quiet_libraries, run_command
+from umm_bench.commands import quiet_libraries, run_command, signals_noted
 from umm_bench.errors import UserError
 from umm_bench.mini import family
 from umm_bench.mini.recipes.common import Recipe, Runtime, TrainConfig, fit, run_folder
@@ -67,15 +68,17 @@ def warm_start(recipe: Recipe) -> None:
 
 
 def note_origin(recipe: Recipe, folder: Path, warm: bool) -> None:
-    """Keep, before a training's first step, how the weights that it starts from were trained."""
+    """Keep, before a training's first step, how the weights that it starts from were trained, and on what."""
     homes = (family.PARTS / recipe.name, family.WEIGHTS / family.HOME.get(recipe.name, recipe.name))
     shipped = next((home / family.TRAINING for home in homes if home.is_dir()), Path())
     before = json.loads(shipped.read_text()).get(recipe.name, []) if warm and shipped.is_file() else []
     folder.mkdir(parents=True, exist_ok=True)
     (folder / ORIGIN).write_text(json.dumps(before))
+    if warm and (shipped.parent / family.COUNTS).is_file():
+        shutil.copy(shipped.parent / family.COUNTS, folder / family.COUNTS)
 
 
-def training_runs(recipe: Recipe, folder: Path) -> list[dict[str, object]]:
+def training_runs(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
     """How `recipe` was trained, for the model card: one entry a run, those of the weights it started from first."""
     state = json.loads((folder / "checkpoint" / "state.json").read_text())
     run = {"steps": state["step"], "batch_size": recipe.batch_size, "hours": round(state["seconds"] / 3600, 2)}
@@ -96,10 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--warm-start", action="store_true", help="begin with the shipped weights, not random ones")
     parser.add_argument("--seconds", type=float, help="stop, with the checkpoint written, after this long")
     args = parser.parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill writes the checkpoint, like Ctrl-C
-    return run_command(
-        lambda: _pretrain(args), interrupted="stopped; the checkpoint is written, the same command continues"
-    )
+    return run_command(lambda: _pretrain(args), interrupted="stopped; the same command continues")
 
 
 def _pretrain(args: argparse.Namespace) -> None:
@@ -108,6 +108,8 @@ def _pretrain(args: argparse.Namespace) -> None:
     quiet_libraries()
     if args.threads:
         torch.set_num_threads(args.threads)
+    if args.steps is not None and args.steps < 1:
+        raise UserError(f"--steps {args.steps}: must be at least 1")
     if args.size != 64 and args.warm_start:
         raise UserError("--warm-start takes the shipped weights, which are for 64 px")
     if args.size % 32:
@@ -123,7 +125,7 @@ def _pretrain(args: argparse.Namespace) -> None:
         note_origin(recipe, folder, args.warm_start)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     began, step = time.monotonic(), None
-    with Progress(*columns, disable=not sys.stderr.isatty()) as bar:
+    with Progress(*columns, disable=not sys.stderr.isatty()) as bar, signals_noted() as noted:
         task = bar.add_task(args.name, total=config.steps)
         training = fit(recipe, config, folder, runtime)
         smooth = None
@@ -136,10 +138,12 @@ def _pretrain(args: argparse.Namespace) -> None:
                     f"{args.name} {progress.step}/{config.steps} loss {smooth:.4f} {progress.seconds:.0f} s",
                     flush=True,
                 )
-            if args.seconds and time.monotonic() - began > args.seconds:
+            if noted or (args.seconds and time.monotonic() - began > args.seconds):
                 break
         training.close()
     if step is not None and step < config.steps:
+        if noted:
+            raise KeyboardInterrupt
         print(f"stopped at step {step} of {config.steps}; the checkpoint is written, the same command continues")
         return
     for written in family.publish(recipe, folder, training_runs(recipe, folder), args.size == 64):

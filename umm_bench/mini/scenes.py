@@ -260,7 +260,7 @@ def compose(
     phrases, objects, placed = [], [], []
     for design, (x, y, scale) in zip(designs, spots, strict=True):
         at = random_placement(rng, x, y, scale, jitter=0.03)
-        if pose and scale > SIZE_WORDS[1][0]:  # what is called small stays small
+        if pose and (count > 1 or scale > SIZE_WORDS[1][0]):  # one that is called small stays small
             at = _posed(at, count)
         recolor = str(rng.choice(RECOLORS)) if rng.random() < 0.07 else None
         at = dataclasses.replace(at, recolor=recolor)

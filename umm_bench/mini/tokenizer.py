@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections import Counter
 from pathlib import Path
@@ -21,6 +23,11 @@ def corpus(captions: int = 20_000) -> list[str]:
     texts = [scenes.compose(f"tokenizer-{i}").caption for i in range(captions)]
     names = [concept.name for concept in sprites.load().concepts]
     return texts + names * 60
+
+
+def digest(tokens: CLIPTokenizer) -> str:
+    """Of what each id means: weights learnt with one vocabulary know no other."""
+    return hashlib.sha256(json.dumps(tokens.get_vocab(), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def train(vocab_size: int = 3000, max_length: int = 32) -> CLIPTokenizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,7 @@ class CLIPSizes:
     prototypes: bool = False  # teach the image tower one vector a concept, not shipped, and pull the texts to them
     pull: float = 8.0
     seed: int = 1
+    vocabulary: str = ""  # digest of the tokenizer, which a warm start takes from the weights
 
 
 CONDITIONING = CLIPSizes("clip")
@@ -152,7 +154,7 @@ class _CLIPRecipe:
     def __init__(self, sizes: CLIPSizes | None = None) -> None:
         sizes = sizes or self.default
         self.name, self.config, self.batch_size = sizes.name, sizes, sizes.batch_size
-        self.tokenizer = tokenizer.train()
+        self._speak(tokenizer.train())
         torch.manual_seed(sizes.seed)
         self.clip = build(sizes, self.tokenizer)
         # A CPU's fused attention has a backward pass slower than the plain products.
@@ -163,6 +165,10 @@ class _CLIPRecipe:
         self.prototypes = torch.nn.Embedding(len(self.names), sizes.projection) if sizes.prototypes else None
         if self.prototypes is not None:
             self.module["prototypes"] = self.prototypes
+
+    def _speak(self, tokens: CLIPTokenizer) -> None:
+        self.tokenizer = tokens
+        self.config = dataclasses.replace(self.config, vocabulary=tokenizer.digest(tokens))
 
     def batch(self, step: int) -> dict[str, Any]:
         """Images of a step, and the texts they are told from, each text once.
@@ -232,7 +238,7 @@ class _CLIPRecipe:
 
     def load(self, folder: Path) -> None:
         load_weights(self.clip, folder)
-        self.tokenizer = CLIPTokenizer.from_pretrained(folder)  # the ids that those weights know
+        self._speak(CLIPTokenizer.from_pretrained(folder))  # the ids that those weights know
         if self.prototypes is not None:  # not kept: they begin where the names are
             with torch.no_grad():
                 self.prototypes.weight.copy_(self.text(self.tokenize(list(self.rows))))
@@ -246,7 +252,7 @@ class ConditioningCLIP(_CLIPRecipe):
 
     def load_towers(self, text: Path, vision: Path) -> None:
         """Both towers as a generator has them: without the text projection, which is learnt anew."""
-        self.tokenizer = CLIPTokenizer.from_pretrained(text.parent / "tokenizer")
+        self._speak(CLIPTokenizer.from_pretrained(text.parent / "tokenizer"))
         state = dict(CLIPTextModel.from_pretrained(text, dtype=torch.float32).state_dict())
         state |= CLIPVisionModelWithProjection.from_pretrained(vision, dtype=torch.float32).state_dict()
         own = self.clip.state_dict()

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import time
 from collections.abc import Generator, Iterable
 from dataclasses import dataclass
@@ -131,8 +132,9 @@ class _Steps(torch.utils.data.Dataset):
         return self.recipe.batch(step)
 
 
-def _one_thread(_: int) -> None:
+def _start_worker(_: int) -> None:
     torch.set_num_threads(1)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a worker has nothing to save
 
 
 def batches(recipe: Recipe, steps: range, workers: int) -> Iterable[Any]:
@@ -144,7 +146,7 @@ def batches(recipe: Recipe, steps: range, workers: int) -> Iterable[Any]:
         batch_size=None,
         sampler=steps,
         num_workers=workers,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_start_worker,
         collate_fn=_as_it_is,
         prefetch_factor=4 if workers else None,
     )
@@ -271,8 +273,10 @@ def fit(
 ) -> Generator[Progress, None, None]:
     """Train `recipe.module`, yielding after each step; resumes from `folder`/checkpoint.
 
-    At the end, or when the caller stops, a checkpoint is written and the averages are left in the module. Raises
-    UserError when the checkpoint belongs to another configuration (steps may grow) and when the loss is not finite.
+    At the end, or when the caller stops (closes the generator), a checkpoint is written and the averages are left in
+    the module. What ends a step halfway, an exception or a signal, leaves the checkpoint before it. Raises UserError
+    when the checkpoint belongs to another configuration or lies beyond `config.steps`, and when the loss or its
+    gradient is not finite, before that reaches the weights.
     """
     checkpoint = folder / "checkpoint"
     old = checkpoint.with_name("checkpoint.old")
@@ -291,6 +295,8 @@ def fit(
             raise UserError(
                 f"{checkpoint} was made with {state['fingerprint']}; resume with that or choose another folder"
             )
+        if state["step"] > config.steps:
+            raise UserError(f"{checkpoint} has {state['step']} steps already, more than the {config.steps} asked for")
         recipe.module.load_state_dict(files["module"] | files["buffers"], strict=False)
         average.values = to_device(files["average"], runtime.device)
         _remember(optimizer, files["optimizer"])
@@ -299,7 +305,7 @@ def fit(
     if runtime.compile:
         for part in recipe.module.children():
             part.compile(dynamic=False)
-    saved, step = time.monotonic(), start
+    saved, step, whole = time.monotonic(), start, False
 
     def save() -> None:
         state = {"step": step, "seconds": seconds, "fingerprint": fingerprint}
@@ -311,12 +317,12 @@ def fit(
             torch.manual_seed(config.seed * 1_000_003 + step)
             with torch.autocast(runtime.device.type, runtime.dtype, enabled=runtime.dtype != torch.float32):
                 loss = recipe.loss(to_device(batch, runtime.device))
-            if not math.isfinite(loss.item()):
-                raise UserError(f"{recipe.name}: the loss is {loss.item()} at step {step}; lower the learning rate")
+            _refuse_infinite(f"{recipe.name}: the loss", loss, step)
             loss.backward()
             share = schedule(step, config)
             for group in optimizer.param_groups:
-                torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
+                norm = torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
+                _refuse_infinite(f"{recipe.name}: the gradient", norm, step)
                 group["lr"] = share * config.learning_rate
             optimizer.step()
             optimizer.zero_grad()
@@ -326,10 +332,18 @@ def fit(
             if time.monotonic() - saved > config.save_seconds:
                 save()
                 saved = time.monotonic()
+            whole = True
             yield Progress(step, config.steps, loss.item(), config.learning_rate * share, seconds)
+            whole = False
             began = time.monotonic()
+        whole = True
     finally:
-        if step > start:
+        if whole and step > start:
             save()
         average.swap(recipe.module)
         recipe.module.to("cpu").eval()
+
+
+def _refuse_infinite(what: str, value: torch.Tensor, step: int) -> None:
+    if not math.isfinite(value.item()):
+        raise UserError(f"{what} is {value.item()} at step {step}; the checkpoint before it is intact")

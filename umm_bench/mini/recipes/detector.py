@@ -7,12 +7,12 @@ arguments: as called by the model's `labels` path it cannot train from scratch (
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     BertConfig,
     BertTokenizer,
@@ -24,21 +24,8 @@ from transformers import (
 )
 
 from umm_bench.mini import backgrounds, colors, scenes, sprites
-from umm_bench.mini.recipes.detector_data import Batch, PromptConfig, detector_metrics, training_batch
+from umm_bench.mini.recipes.detector_data import Batch, PromptConfig, training_batch
 from umm_bench.mini.recipes.detector_loss import detector_loss
-
-__all__ = [
-    "DetectorConfig",
-    "DetectorRecipe",
-    "build_detector",
-    "detector_loss",
-    "detector_metrics",
-    "make_optimizer",
-    "train",
-    "train_step",
-    "training_batch",
-    "world_words",
-]
 
 # transformers' GroundingDINO knows the phrase delimiters by their ids in bert-base-uncased, so the vocabulary is laid
 # out around them.
@@ -48,7 +35,7 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789'-,&!()/:"
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """Sizes and training of the mini detector; the defaults suit a quarter of an hour on one CPU core."""
+    """Sizes of the mini detector and of its batches."""
 
     image_size: int = 64
     channels: tuple[int, ...] = (64, 128, 192)  # of the backbone's stages, at strides 4, 8, 16
@@ -64,10 +51,6 @@ class DetectorConfig:
     text_layers: int = 1
     prompt: PromptConfig = field(default_factory=PromptConfig)
     batch_size: int = 16
-    learning_rate: float = 1e-3
-    warmup: int = 100
-    steps: int = 4000
-    weight_decay: float = 0.01
     seed: int = 0
 
 
@@ -174,37 +157,6 @@ def _prime(model: GroundingDinoForObjectDetection) -> None:
         norm.bias.fill_(3.0 / (0.25 * width))
     # Proposals start at 5 and 10 % of the side; a sprite covers about half of it.
     core.encoder_output_bbox_embed.layers[-1].bias[2:].fill_(2.5)
-
-
-def make_optimizer(model: nn.Module, config: DetectorConfig) -> torch.optim.Optimizer:
-    """AdamW over everything that is trainable."""
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, betas=(0.9, 0.98))
-
-
-def train_step(model: GroundingDinoForObjectDetection, optimizer: torch.optim.Optimizer, batch: Batch) -> float:
-    """One update; the loss before it."""
-    loss = detector_loss(model, batch)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimizer.step()
-    return loss.item()
-
-
-def train(
-    config: DetectorConfig, model: GroundingDinoForObjectDetection, processor: GroundingDinoProcessor
-) -> Iterator[tuple[int, float]]:
-    """Train in place without checkpoints, yielding (step, loss); `DetectorRecipe` is for runs that must resume."""
-    optimizer = make_optimizer(model, config)
-    model.train()
-    for step in range(config.steps):
-        left = (config.steps - step) / (0.25 * config.steps)
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * min(1.0, (step + 1) / config.warmup, max(0.02, left))
-        batch = training_batch(step, config.prompt, processor, config.batch_size, config.seed, config.image_size)
-        yield step, train_step(model, optimizer, batch)
-    model.eval()
 
 
 class DetectorRecipe:

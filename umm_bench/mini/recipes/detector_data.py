@@ -186,12 +186,11 @@ def detector_metrics(
     Returns:
         ap50: average precision of all (phrase, box) predictions pooled, right at IoU >= 0.5 and once per true box.
         recall: share of true boxes that the phrase's best box meets at IoU >= 0.5 with a score >= `threshold`.
-        false_positive_rate: share of absent phrases with any box at a score >= `threshold`.
         localisation: share of true boxes that the phrase's best box meets, whatever its score.
     """
     pooled: list[float] = []
     right: list[bool] = []
-    found, met, truth, boxed, absent = 0, 0, 0, 0, 0
+    found, met, truth = 0, 0, 0
     groundings = [ground_truth(s, rng_for("evaluate", i), config) for i, s in enumerate(evaluated)]
     for start in range(0, len(groundings), batch_size):
         part = groundings[start : start + batch_size]
@@ -217,11 +216,8 @@ def detector_metrics(
                 on_target = int((overlap[:, best] >= 0.5).sum())
                 met += on_target
                 found += on_target * int(phrase_scores_Q[best] >= threshold)
-                absent += not true_boxes
-                boxed += (not true_boxes) and bool(phrase_scores_Q[best] >= threshold)
     return {
         "ap50": average_precision(np.array(pooled), np.array(right), truth),
         "recall": found / max(1, truth),
-        "false_positive_rate": boxed / max(1, absent),
         "localisation": met / max(1, truth),
     }

@@ -20,11 +20,14 @@ from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from umm_bench.errors import UserError
-from umm_bench.mini import family, scenes, sprites
+from umm_bench.mini import family, scenes, sprites, tokenizer
 from umm_bench.mini.recipes.clip import image_processor, split_towers
 from umm_bench.mini.recipes.common import Runtime, run_folder
 from umm_bench.mini.recipes.vae import to_tensor
 from umm_bench.umm.encoded import weights_digest
+
+SCENES = 2
+COUNTED = 16_384  # `concept_counts.json` says in how many of so many draws a concept is
 
 
 def _part(name: str, image_size: int) -> Path:
@@ -39,8 +42,8 @@ class SDConfig:
 
     A scene with a concept beyond the `head` most frequent ones is drawn `tail_rate` as often as another: on a CPU's
     budget the classes that people try first need the examples. `concept_counts.json` records what came of it. For the
-    same reason `posed` of the scenes have their sprites upright and in the middle: a place, turn and mirror image for
-    each outline is much to learn, and what a sampler cannot decide on becomes a mosaic.
+    same reason `posed` of the scenes have their sprites upright, and a large one in the middle: a place, turn and
+    mirror image for each outline is much to learn, and what a sampler cannot decide on becomes a mosaic.
     """
 
     image_size: int = 64
@@ -66,7 +69,9 @@ class SDConfig:
 
     @property
     def cache(self) -> Path:
-        return run_folder("sd", self.image_size) / "latents" / self.encoder
+        """Of the latents, by all that they are made of; SCENES goes up when the composer's pictures change."""
+        made_of = f"{self.encoder}-{self.scenes}-{self.chunk}-{self.posed:g}-{SCENES}"
+        return run_folder("sd", self.image_size) / "latents" / made_of
 
 
 def _digest(module: torch.nn.Module) -> str:
@@ -112,7 +117,7 @@ def _make_chunk(path: Path, keys: range, config: SDConfig, vae: AutoencoderKL, r
     device, dtype = runtime.device, runtime.dtype
     means, texts = [], []
     for start in range(keys.start, keys.stop, 32):
-        keys_32 = range(start, start + 32)
+        keys_32 = range(start, min(start + 32, keys.stop))
         composed = [scenes.compose(f"sd-{i}", size=config.image_size, posed=config.posed) for i in keys_32]
         texts += [{"caption": s.caption, "concepts": [o.concept for o in s.objects]} for s in composed]
         images = to_tensor(np.stack([scene.image for scene in composed])).to(device)
@@ -122,17 +127,18 @@ def _make_chunk(path: Path, keys: range, config: SDConfig, vae: AutoencoderKL, r
     os.replace(f"{path}.part", path)
 
 
-def cached_scenes(config: SDConfig, vae: AutoencoderKL, runtime: Runtime) -> tuple[torch.Tensor, list[dict]]:
+def cached_scenes(config: SDConfig, vae: AutoencoderKL) -> tuple[torch.Tensor, list[dict]]:
     """Posterior means of the composer's scenes, float16 [scenes, C, S / 4, S / 4], and each one's caption and concepts.
 
     Made once for a VAE's encoder, in `config.cache`; what is there is read.
     """
     config.cache.mkdir(parents=True, exist_ok=True)
-    means, texts = [], []
+    means, texts, runtime = [], [], Runtime.detect()
     for first in range(0, config.scenes, config.chunk):
         path = config.cache / f"{first:07d}.safetensors"
         if not path.exists():
-            _make_chunk(path, range(first, first + config.chunk), config, vae.to(runtime.device), runtime)
+            keys = range(first, min(first + config.chunk, config.scenes))
+            _make_chunk(path, keys, config, vae.to(runtime.device), runtime)
         with safe_open(path, "pt") as file:
             means.append(file.get_tensor("mean"))
             texts += json.loads(file.metadata()["scenes"])
@@ -144,7 +150,7 @@ class SDRecipe:
     name = "sd"
     default = SDConfig()
 
-    def __init__(self, config: SDConfig = default, runtime: Runtime | None = None) -> None:
+    def __init__(self, config: SDConfig = default) -> None:
         self.batch_size = config.batch_size
         missing = [part for part in (config.vae, config.clip) if not part.is_dir()]
         if not missing:
@@ -170,18 +176,20 @@ class SDRecipe:
         self.module = torch.nn.ModuleDict({"unet": self.unet, "text_encoder": self.text_encoder})
         self.scheduler = scheduler()
         # The posterior is narrow (the KL weight is 1e-6), so its mean stands for a draw.
-        self.latents, texts = cached_scenes(self.config, self.vae, runtime or Runtime.detect())
+        self.latents, texts = cached_scenes(self.config, self.vae)
         # SD's convention: unit variance over all channels, one number in the VAE's configuration.
         self.vae.register_to_config(scaling_factor=round(1.0 / self.latents.float().std().item(), 5))
         self.captions = [text["caption"] for text in texts]
+        concepts = [text["concepts"] for text in texts]
         rank = {concept.name: concept.rank for concept in sprites.load().concepts}
-        rare = np.array([any(rank[name] >= config.head for name in text["concepts"]) for text in texts])
+        rare = np.array([any(rank[name] >= config.head for name in names) for names in concepts])
         weights = np.where(rare, config.tail_rate, 1.0)
+        weights /= weights.mean()
         self.cumulative = np.cumsum(weights) / weights.sum()
-        self.counts: defaultdict[str, float] = defaultdict(float)  # concepts in as many draws as there are scenes
-        for text, weight in zip(texts, weights / weights.mean(), strict=True):
-            for name in text["concepts"]:
-                self.counts[name] += weight
+        self.counts: defaultdict[str, float] = defaultdict(float)
+        for names, weight in zip(concepts, weights, strict=True):
+            for name in names:
+                self.counts[name] += weight * COUNTED / len(weights)
 
     def batch(self, step: int) -> dict[str, torch.Tensor]:
         """Latents [B, C, S / 4, S / 4] of unit variance and their captions' tokens [B, L]."""
@@ -225,23 +233,21 @@ class SDRecipe:
             feature_extractor=None,
             requires_safety_checker=False,
         ).save_pretrained(folder, max_shard_size="24MB")  # 12 MB each once halved
-        (folder / "concept_counts.json").write_text(
-            json.dumps(
-                {name: round(n, 1) for name, n in sorted(self.counts.items(), key=lambda item: -item[1])}, indent=0
-            )
-        )
+        family.write_counts(folder / family.COUNTS, self.counts)
 
     def parts(self) -> list[Path]:
         trained = [self.config.vae, self.config.clip]
         return trained if all(part.is_dir() for part in trained) else [family.path("sd")]
 
     def load(self, folder: Path) -> None:
-        """The UNet and the text encoder that learnt with it."""
+        """The UNet and the text encoder that learnt with it. UserError where those are no kin of this VAE and CLIP."""
         unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet")
         shapes = [{name: t.shape for name, t in model.state_dict().items()} for model in (unet, self.unet)]
         if shapes[0] != shapes[1]:
             raise UserError(f"the UNet in {folder} is of other sizes; train this one without --warm-start")
         self.unet.load_state_dict(unet.state_dict())
+        if tokenizer.digest(CLIPTokenizer.from_pretrained(folder / "tokenizer")) != tokenizer.digest(self.tokenizer):
+            raise UserError(f"the text encoder in {folder} reads other tokens; train this one without --warm-start")
         text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32)
         self.text_encoder.load_state_dict(text_encoder.state_dict())
 
