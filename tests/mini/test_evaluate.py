@@ -139,9 +139,19 @@ def test_an_image_depends_on_its_own_prompt_and_seed(monkeypatch):
 
 
 def test_the_checkers_figures_ask_both_ways():
-    found = list(truth.subject_figures(truth.validation_designs(2), "test"))
-    assert [f.name for f in found] == ["checker.identity", "checker.concept", "checker.background"]
-    assert all("n = 4" in f.note for f in found)
+    found = {f.name: f.note for f in truth.subject_figures(truth.validation_designs(2), "test")}
+    assert "n = 4" in found["checker.identity"] and "n = 4" in found["checker.background"]
+    assert "n = 2" in found["checker.concept"]  # one of the two wrong pictures shows another design of the concept
+
+
+def test_each_wrong_picture_meets_every_prompt(monkeypatch):
+    asked, designs = [], truth.validation_designs(48)
+    yes = {"identity": True, "concept": True, "background": True}
+    monkeypatch.setattr(truth.checker, "check", lambda *_: yes)
+    monkeypatch.setattr(truth, "posed", lambda *_: None)
+    monkeypatch.setattr(truth, "_wrong", lambda design, prompt, kind, key: asked.append((prompt["id"], kind)))
+    list(truth.subject_figures(designs, "test"))
+    assert len(set(asked)) == len(truth.PROMPTS) * len(truth.WRONG) == 48
 
 
 def test_a_checker_that_always_says_yes_is_right_half_of_the_time(monkeypatch):
@@ -149,5 +159,5 @@ def test_a_checker_that_always_says_yes_is_right_half_of_the_time(monkeypatch):
     monkeypatch.setattr(truth.checker, "check", lambda *_: yes)
     designs = truth.validation_designs(6)
     figures = [truth.count_figure(designs, "test"), truth.relation_figure(designs, "test")]
-    figures += [f for f in truth.subject_figures(designs, "test") if f.name != "checker.concept"]
+    figures += truth.subject_figures(designs, "test")
     assert {f.value for f in figures} == {0.5}

@@ -52,7 +52,7 @@ class Judge:
         image = torch.cat([self.model.get_image_features(pixel_values=p).pooler_output for p in pixels])
         scores = F.normalize(image, dim=-1) @ text.T
         own = scores[torch.arange(len(truth)), [names.index(name) for name in truth]]
-        return (scores > own[:, None]).sum(1).numpy()
+        return (~(scores <= own[:, None])).sum(1).numpy()  # a NaN ranks last, not first
 
 
 @functools.cache

@@ -20,7 +20,8 @@ from umm_bench.mini.evaluation import detector
 from umm_bench.mini.evaluation.embedders import judge
 from umm_bench.mini.evaluation.intervals import bootstrap, share
 from umm_bench.mini.recipes import encoder as encoder_recipe
-from umm_bench.mini.recipes.sd import SDConfig
+from umm_bench.mini.recipes.sd import COUNTED
+from umm_bench.mini.sprites import Design
 
 STEPS, GUIDANCE, BATCH = 20, 5.0, 10
 FREQUENT = 100
@@ -68,11 +69,15 @@ def right_backgrounds(images: np.ndarray, grounds: Sequence[str]) -> np.ndarray:
     return np.array([checker.background_of(image) == g for image, g in zip(images, grounds, strict=True)])
 
 
-def knows(names: Sequence[str]) -> np.ndarray:
-    """Whether the judge itself ranks each concept first on a composed picture of a training design, bool [N]."""
-    drawings = [sprites.load().members(name, "train")[0].id for name in names]
-    real = np.stack([encoder_recipe.view(d, scenes.rng_for("evaluate", "rarity", d)) for d in drawings])
-    return judge().ranks(real, names, names) < 1
+def knows(drawings: Sequence[Design], names: Sequence[str]) -> np.ndarray:
+    """Whether the judge itself ranks each drawing's concept first among `names` on a composed picture, bool [N]."""
+    real = np.stack([encoder_recipe.view(d.id, scenes.rng_for("evaluate", "rarity", d.id)) for d in drawings])
+    return judge().ranks(real, [d.concept for d in drawings], names) < 1
+
+
+def learnt_drawings(names: Sequence[str]) -> list[Design]:
+    """A training design of each concept."""
+    return [sprites.load().members(name, "train")[0] for name in names]
 
 
 def figures() -> Iterator[Figure]:
@@ -83,7 +88,8 @@ def figures() -> Iterator[Figure]:
     began = time.perf_counter()
     images = draw(prompts, range(len(prompts)))
     seconds = (time.perf_counter() - began) / len(prompts)
-    note = f"among {FREQUENT} concepts; the judge alone, on real drawings: {knows(names).mean():.2f}"
+    known = knows(learnt_drawings(names), names).mean()
+    note = f"among {FREQUENT} concepts; the judge alone, on real drawings: {known:.2f}"
     yield share("sd.concept_accuracy", judge().ranks(images, names, names) < 1, 0.80, note)
     yield share("sd.background_accuracy", right_backgrounds(images, grounds), 0.95)
     yield Figure("sd.seconds_per_image", round(seconds, 4), "s", False, 1.0, f"{STEPS} steps, batch of {BATCH}")
@@ -161,7 +167,7 @@ def rarity() -> Rarity:
     points = tuple((round(float(10 ** x[g].mean()), 2), round(float(right[g].mean()), 4), len(g)) for g in groups)
     note = (
         f"95% {low:.3f} to {high:.3f}, {len(names)} concepts, in {counts[names[-1]]:g} to {counts[names[0]]:g} "
-        f"of {SDConfig.scenes:,} drawn scenes; "
-        f"the judge alone, on real drawings: {slope(x, knows(names)):.3f}"
+        f"of {COUNTED:,} drawn scenes; "
+        f"the judge alone, on real drawings: {slope(x, knows(learnt_drawings(names), names)):.3f}"
     )
     return Rarity("sd.rarity_slope", round(slope(x, right), 4), "share a decade", True, None, note, points)

@@ -94,17 +94,16 @@ def subject_figures(designs: Sequence[Design], key: str) -> Iterator[Figure]:
     wrongly: dict[str, int] = dict.fromkeys(("refused", *WRONG), 0)
     for index, design in enumerate(designs):
         prompt = PROMPTS[index % len(PROMPTS)]
-        verdict = checker.check(posed(design.id, prompt, key), design.id, prompt)
-        for part in right:
-            right[part].append(bool(verdict[part]))
-        wrongly["refused"] += not verdict["identity"]
-        kind = WRONG[index % len(WRONG)]
-        asked = _other_background(prompt, key, design)
-        verdict = checker.check(_wrong(design, prompt, kind, key), design.id, asked)
-        right["identity"].append(not verdict["identity"])
-        right["concept"].append(verdict["concept"] == (kind == "design"))
-        right["background"].append(not verdict["background"])
-        wrongly[kind] += verdict["identity"]
+        kind = WRONG[(index + index // len(PROMPTS)) % len(WRONG)]  # each kind meets every prompt
+        itself, other = posed(design.id, prompt, key), _wrong(design, prompt, kind, key)
+        yes, no = (checker.check(image, design.id, prompt) for image in (itself, other))
+        elsewhere = checker.check(itself, design.id, _other_background(prompt, key, design))
+        right["identity"] += [bool(yes["identity"]), not no["identity"]]
+        if kind != "design":  # there the concept is right as well
+            right["concept"] += [bool(yes["concept"]), not no["concept"]]
+        right["background"] += [bool(yes["background"]), not elsewhere["background"]]
+        wrongly["refused"] += not yes["identity"]
+        wrongly[kind] += no["identity"]
     note = "identity wrongly " + ", ".join(f"{name} {n}" for name, n in wrongly.items())
     for part, verdicts in right.items():
         yield share(f"checker.{part}", verdicts, 0.95, note if part == "identity" else "")
