@@ -27,6 +27,7 @@ from baselines.finetuning import (
     image_size,
     is_complete,
     read_references,
+    require_finite,
     require_positive,
     save_state,
     training_schedule,
@@ -123,7 +124,7 @@ class DreamBooth:
         return unet
 
     def train(self, subject: Subject, unet: UNet2DConditionModel) -> Iterator[tuple[int, float]]:
-        """Fine-tunes `unet` in place, yielding (step, loss)."""
+        """Fine-tunes `unet` in place, yielding (step, loss). UserError when it diverges."""
         config, pipe = self.config, self.base.pipeline()
         size = image_size(pipe)
         latents = cache_latents(pipe.vae, read_references(subject.references), size, config.augment)
@@ -150,7 +151,8 @@ class DreamBooth:
             if prior is not None:
                 loss = loss + config.prior_loss_weight * errors_B[config.batch_size :].mean()
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+            norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+            require_finite(self.name, subject, step, loss, norm)
             optimizer.step()
             optimizer.zero_grad()
             yield step, loss.item()

@@ -1,6 +1,7 @@
 """What Textual Inversion and DreamBooth share: cached latents, the loss, state that is whole or absent."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,7 @@ from torch.nn import functional as F
 
 from umm_bench.errors import UserError
 from umm_bench.images import open_image
+from umm_bench.methods import Subject
 
 Augment = Literal["none", "flip"]
 STATE_FILE = "state.json"
@@ -66,6 +68,16 @@ def require_positive(config: object, *names: str) -> None:
     for name in names:
         if getattr(config, name) <= 0:
             raise ValueError(f"{name} must be above 0, got {getattr(config, name)}")
+
+
+def require_finite(method: str, subject: Subject, step: int, loss: Tensor, gradient_norm: Tensor) -> None:
+    """UserError where a fine-tune diverges; called before the optimizer's step number `step`, from 0."""
+    for name, value in (("loss", loss.item()), ("gradient", gradient_norm.item())):
+        if not math.isfinite(value):
+            raise UserError(
+                f"{method} of {subject.id}: the {name} became {value} at step {step + 1}; "
+                f"lower the rate with --set {method}.learning_rate=RATE"
+            )
 
 
 def read_references(paths: Sequence[Path]) -> list[Image.Image]:

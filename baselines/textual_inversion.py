@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from baselines.finetuning import (
     image_size,
     is_complete,
     read_references,
+    require_finite,
     require_positive,
     save_state,
     training_schedule,
@@ -117,7 +119,10 @@ class TextualInversion:
         return nn.Parameter(mean_D.repeat(self.config.num_vectors, 1))
 
     def train(self, subject: Subject, rows_VD: nn.Parameter) -> Iterator[tuple[int, float]]:
-        """Optimises `rows_VD` in place, yielding (step, loss). The base's own weights collect no gradient."""
+        """Optimises `rows_VD` in place, yielding (step, loss). The base's own weights collect no gradient.
+
+        UserError when it diverges.
+        """
         config = self.config
         pipe = self.copied_pipeline()
         # As load_textual_inversion will name them.
@@ -156,6 +161,8 @@ class TextualInversion:
                     z_BCHW = latents.sample(image_B, generator)
                     loss = denoising_errors(pipe.unet, schedule, z_BCHW, h_BLD, generator).mean()
                     loss.backward()
+                norm = nn.utils.clip_grad_norm_([rows_VD], math.inf)  # measured, not clipped
+                require_finite(self.name, subject, step, loss, norm)
                 optimizer.step()
                 optimizer.zero_grad()
                 yield step, loss.item()

@@ -21,6 +21,7 @@ from reports.data import Interval, Report, read_report
 from reports.grid import write_grid
 from reports.plot import extent, trade_off
 from umm_bench.errors import UserError
+from umm_bench.seeding import digest
 
 HERE = Path(__file__).parent
 THUMBNAIL_SIZE = 384
@@ -118,7 +119,9 @@ class Pictures:
 
 
 def file_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_-]+", "_", text)
+    """`text` where it is a plain name, else what is plain of it and a digest: no two texts share a name."""
+    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", text)
+    return plain if plain == text else f"{plain}-{digest(text, length=8)}"
 
 
 def asset(name: str) -> Markup:

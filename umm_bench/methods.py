@@ -70,8 +70,8 @@ class Method(Protocol):
 
     - `name`, and `config_class`: a frozen dataclass of the method's own arguments, all with defaults;
     - `version`, optional, default 1: raise it when a change alters the images, so that they are made again;
-    - `weights(config) -> Sequence[Path]`, optional, static: local files or folders beside the base that the
-      images depend on. Their content becomes part of each sample's key.
+    - `weights(config, base) -> Sequence[Path]`, optional, static: local files or folders beside the base that
+      the images depend on. Their content becomes part of each sample's key.
     """
 
     name: ClassVar[str]

@@ -104,7 +104,7 @@ class Plan:
 
     @property
     def watched(self) -> list[Path]:
-        """Local weights that methods and metrics read beside the base."""
+        """Local files and weights that methods and metrics read beside the base."""
         paths = {path for method in self.methods for path in method.weights}
         return sorted(paths.union(*(metric.weights for metric in self.metrics)))
 
@@ -138,22 +138,23 @@ def select(request: Request) -> Selection:
     return Selection(suite, tuple(subjects), prompts, content)
 
 
+def metric_config(request: Request, name: str) -> Any:
+    """A metric's configuration with the request's settings. `UserError` for one that it does not have."""
+    return build_config(METRICS.load(name).config_class, _settings(request, name), name)
+
+
 def make_plan(request: Request, selection: Selection) -> Plan:
     """Every sample of the run with its key. Imports the methods, loads no weights."""
     base = load_base(request.base)
-    metrics = []
-    for name in request.metrics:
-        metric_class = METRICS.load(name)
-        config = build_config(metric_class.config_class, _settings(request, name), name)
-        metrics.append(metric_class(config, selection.suite))
+    metrics = tuple(METRICS.load(name)(metric_config(request, name), selection.suite) for name in request.metrics)
     methods = tuple(_plan_method(name, request, selection, base) for name in request.methods)
-    return Plan(request, base, selection, methods, tuple(metrics))
+    return Plan(request, base, selection, methods, metrics)
 
 
 def _plan_method(name: str, request: Request, selection: Selection, base: Base) -> MethodPlan:
     method_class = METHODS.load(name)
     config = build_config(method_class.config_class, _settings(request, name), name)
-    weights = tuple(method_class.weights(config)) if hasattr(method_class, "weights") else ()
+    weights = tuple(method_class.weights(config, base)) if hasattr(method_class, "weights") else ()
     code_version = f"{version('umm-bench')}/{getattr(method_class, 'version', 1)}"
     made_from = [
         name,

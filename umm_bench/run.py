@@ -24,7 +24,7 @@ from umm_bench.errors import UserError
 from umm_bench.leaderboard import show_leaderboard
 from umm_bench.methods import METHODS, Generation
 from umm_bench.metrics.base import METRICS
-from umm_bench.plan import Request, Selection, inputs_digest, make_plan, select
+from umm_bench.plan import Request, Selection, inputs_digest, make_plan, metric_config, select
 from umm_bench.progress import Tracker
 from umm_bench.store import Store
 from umm_bench.suites.base import SUITES
@@ -43,8 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(request: Request, output: Path, batch_size: int, command: str) -> None:
     console = Console()
     selection = select(request)
+    _warn_of_sprite_encoders(request)
     with Store(output) as store:
         if _is_finished(request, selection, store):
+            runner.record_references(request.run_id, selection, store)
             store.mark_latest(request.run_id, _now())
         else:
             _execute(request, selection, store, console, batch_size, command)
@@ -53,6 +55,16 @@ def _run(request: Request, output: Path, batch_size: int, command: str) -> None:
     page = _render(store.path, request.run_id, output)
     console.print(f"report    {page}", soft_wrap=True, highlight=False)
     console.print(f"database  {store.path}", soft_wrap=True, highlight=False)
+
+
+def _warn_of_sprite_encoders(request: Request) -> None:
+    mini = [name for name in request.metrics if getattr(metric_config(request, name), "model", None) == "mini"]
+    if mini and request.suite != "mini":
+        print(
+            f"warning: {', '.join(mini)}: the mini models know sprites of 64 px, not suite '{request.suite}'; "
+            f"choose others, --set {mini[0]}.model=FOLDER_OR_HUB_ID",
+            file=sys.stderr,
+        )
 
 
 def _is_finished(request: Request, selection: Selection, store: Store) -> bool:
@@ -114,12 +126,14 @@ def _render(database: Path, run_id: str, output: Path) -> Path:
 
 
 def _request(options: argparse.Namespace) -> Request:
-    settings = []
+    settings: list[tuple[str, str, str]] = []
     for word in options.set:
         name, equals, value = word.partition("=")
         owner, dot, key = name.partition(".")
         if not (equals and dot and owner and key):
             raise UserError(f"--set {word}: expected NAME.KEY=VALUE, e.g. dreambooth.steps=100")
+        if (owner, key) in [given[:2] for given in settings]:
+            raise UserError(f"--set {word}: {name} is given twice")
         settings.append((owner, key, value))
     for name in ("images_per_prompt", "steps", "batch_size"):
         if getattr(options, name) < 1:

@@ -18,7 +18,7 @@ from umm_bench.failures import find_failures
 from umm_bench.measure import Measured
 from umm_bench.methods import Subject
 from umm_bench.metrics.base import ScoredSample
-from umm_bench.plan import MethodPlan, Plan, Sample
+from umm_bench.plan import MethodPlan, Plan, Sample, Selection
 from umm_bench.statistics import PairKey, mean_interval, paired_effect
 from umm_bench.store import Store
 
@@ -93,6 +93,8 @@ def draw(method: Any, method_plan: MethodPlan, state: Any, batch: Sequence[Sampl
     subject, prompt = batch[0].subject, batch[0].prompt
     with Measured() as cost:
         images = method.generate(state, subject, prompt, [sample.seed for sample in batch])
+    # Before the first image is there: a kill in between must not leave it with the scores of one that was lost.
+    store.forget_scores([sample.key for sample in batch])
     rows = []
     for sample, image in zip(batch, images, strict=True):
         path = f"samples/{sample.key}.png"
@@ -115,7 +117,7 @@ def draw(method: Any, method_plan: MethodPlan, state: Any, batch: Sequence[Sampl
                 "seconds": cost.seconds / len(batch),
                 "peak_mb": cost.peak_mb,
                 "setup_key": sample.setup_key,
-                "references_json": [str(reference.resolve()) for reference in subject.references],
+                "references_json": _paths(subject),
                 "code_version": method_plan.code_version,
             }
         )
@@ -160,12 +162,19 @@ def record(plan: Plan, store: Store) -> None:
     """Which samples the run consists of, made or not, and which protocols its scores so far have."""
     run_id = plan.request.run_id
     store.replace_of_run("run_samples", run_id, [{"sample_key": key} for key in plan.sample_keys])
+    record_references(run_id, plan.selection, store)
     protocols = {metric.name: metric.protocol for metric in plan.metrics}
     names = store.rows(
         "select distinct metric, protocol from scores where list_contains(?, protocol)",
         [[*protocols.values()]],
     )
     store.replace_of_run("run_protocols", run_id, names)
+
+
+def record_references(run_id: str, selection: Selection, store: Store) -> None:
+    """Where the references are now: since a sample was drawn they may have moved."""
+    for subject in selection.subjects:
+        store.set_references(run_id, subject.id, _paths(subject))
 
 
 def conclude(plan: Plan, store: Store) -> None:
@@ -215,6 +224,10 @@ def _comparisons(values: dict[tuple[str, str], dict[PairKey, float]], plan: Plan
                 "pairs": effect.samples,
                 "subjects": effect.clusters,
             }
+
+
+def _paths(subject: Subject) -> list[str]:
+    return [str(reference.resolve()) for reference in subject.references]
 
 
 def _score_row(row: dict[str, Any]) -> dict[str, Any]:

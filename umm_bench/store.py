@@ -24,7 +24,7 @@ create table if not exists runs (
     run_id text primary key, created timestamp, command text, config_json json, code_version text,
     suite text, base text,
     executed timestamp,            -- when this command last ran
-    watched_json json,             -- local weights that it read beside the base
+    watched_json json,             -- local files and weights that it read beside the base
     finished_inputs text           -- digest of all that the last complete execution depended on; else null
 );
 create table if not exists setups (
@@ -125,11 +125,17 @@ class Store:
         return found[0] if found else None
 
     def begin_run(self, run_id: str, now: datetime, **columns: Any) -> None:
-        """The run is unfinished from here on, and the latest; the time of its first execution stays."""
+        """The run is unfinished from here on, and the latest; the time of its first execution stays.
+
+        What was concluded from its samples and scores is forgotten: they may change.
+        """
         before = self.run(run_id)
         created = before["created"] if before else now
         row = {"run_id": run_id, "created": created, "executed": now, **columns, "finished_inputs": None}
-        self.upsert("runs", [row])
+        with _Transaction(self.connection):
+            for table in ("summaries", "comparisons", "failures"):
+                self.connection.execute(f"delete from {table} where run_id = ?", [run_id])
+            self._insert("runs", [row])
 
     def finish_run(self, run_id: str, inputs: str) -> None:
         """The run has all its rows, made from `inputs`."""
@@ -145,6 +151,24 @@ class Store:
             return set()
         rows = self.rows("select sample_key, path from samples where list_contains(?, sample_key)", [list(keys)])
         return {row["sample_key"] for row in rows if (self.folder / row["path"]).is_file()}
+
+    def forget_scores(self, keys: Sequence[str]) -> None:
+        """No sample of `keys` has a score any more, under any protocol, and no run with one of them is finished."""
+        with _Transaction(self.connection):
+            self.connection.execute("delete from scores where list_contains(?, sample_key)", [list(keys)])
+            self.connection.execute(
+                "update runs set finished_inputs = null where run_id in"
+                " (select run_id from run_samples where list_contains(?, sample_key))",
+                [list(keys)],
+            )
+
+    def set_references(self, run_id: str, subject: str, references: Sequence[str]) -> None:
+        """The paths of a subject's references, in all samples of the run."""
+        self.connection.execute(
+            "update samples set references_json = ? where subject = ?"
+            " and sample_key in (select sample_key from run_samples where run_id = ?)",
+            [_encode("references_json", references), subject, run_id],
+        )
 
     def scored_samples(self, keys: Sequence[str], metric: str, protocol: str) -> set[str]:
         """Those of `keys` that have a score under this very protocol."""

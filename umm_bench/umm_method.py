@@ -74,11 +74,9 @@ class UMM:
     config_class: ClassVar[type] = UMMConfig
 
     @staticmethod
-    def weights(config: UMMConfig) -> Sequence[Path]:
-        """The local folders beside the base that the images depend on."""
-        parts = [resolve_model(config.tiue, "tiue")]
-        if config.tiue == "mini" or config.image_encoder:
-            parts.append(resolve_model(config.image_encoder or "mini", "image_encoder"))
+    def weights(config: UMMConfig, base: Base) -> Sequence[Path]:
+        """The local folders beside the base's pipeline that the images depend on."""
+        parts = [resolve_model(config.tiue, "tiue"), image_encoder_location(base, config.image_encoder)]
         return [Path(part) for part in parts if Path(part).is_dir()]
 
     def __init__(self, base: Base, config: UMMConfig, generation: "Generation") -> None:

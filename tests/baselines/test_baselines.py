@@ -104,6 +104,14 @@ def test_training_is_a_function_of_the_subject(name: str, base: Base, subject: S
     assert losses[0] != losses[2]
 
 
+@pytest.mark.parametrize("name", ["textual_inversion", "dreambooth", "lora"])
+def test_a_diverged_fine_tune_is_refused(name: str, base: Base, subject: Subject, tmp_path: Path) -> None:
+    method = make(name, base, learning_rate=float("inf"))
+    with pytest.raises(UserError, match=f"{method.name} of fox: the .* became nan at step 2; .*--set {method.name}.le"):
+        method.setup(subject, tmp_path / "state")
+    assert not (tmp_path / "state").exists()
+
+
 def evaluate(base: Base, subject: Subject, unet, h_1LD: torch.Tensor) -> float:
     """The loss at 64 fixed timesteps and noises."""
     pipe = base.pipeline()

@@ -14,6 +14,7 @@ from baselines.finetuning import (
     image_size,
     is_complete,
     read_references,
+    require_finite,
     save_state,
     training_schedule,
 )
@@ -87,6 +88,13 @@ def test_frozen_lets_gradients_through_and_restores_flags() -> None:
         layer(x).sum().backward()
     assert x.grad is not None and layer.weight.grad is None
     assert layer.weight.requires_grad and not layer.bias.requires_grad
+
+
+@pytest.mark.parametrize(("loss", "norm", "named"), [("nan", "1", "loss"), ("1", "inf", "gradient")])
+def test_what_is_not_finite_is_named(subject: Subject, loss: str, norm: str, named: str) -> None:
+    require_finite("m", subject, 0, torch.tensor(1.0), torch.tensor(1.0))
+    with pytest.raises(UserError, match=f"the {named} became (nan|inf) at step 1; .*--set m.learning_rate"):
+        require_finite("m", subject, 0, torch.tensor(float(loss)), torch.tensor(float(norm)))
 
 
 def test_state_is_whole_or_absent(tmp_path: Path) -> None:

@@ -67,13 +67,14 @@ def paint(seed: int, shade: int) -> Image.Image:
 
 
 class FakeSuite:
-    """`path` as `make_suite` leaves it. The truth: identity where the image is redder than blue."""
+    """`path` as `make_suite` leaves it. The truth, in a file: identity where the image is redder than blue."""
 
     name = "fake"
     version = 1
 
     def __init__(self, path=None):
         self.path = path
+        self.truth = (path / "truth.txt",)
 
     def subjects(self):
         return [
@@ -85,7 +86,8 @@ class FakeSuite:
 
     def check(self, image, subject, prompt):
         red, green, blue = image.getpixel((0, 0))
-        identity, evidence = red > blue, {"best_design": "blue-cup", "red": red, "blue": blue}
+        evidence = {"best_design": "blue-cup", "red": red, "blue": blue}
+        identity = red > blue if self.truth[0].read_text() == "red" else blue > red
         return Check(identity, concept=True, background=green > 120, evidence=evidence)
 
     def concept_counts(self):
@@ -97,6 +99,7 @@ def make_suite(path: Path) -> Path:
         (path / name).mkdir(parents=True)
         for index in range(3):
             paint(10 * number + index, 80).save(path / name / f"{index:02d}.png")
+    (path / "truth.txt").write_text("red")
     return path
 
 
@@ -151,10 +154,11 @@ def register():
 
 
 def arguments(world: Path, output: Path, *more: str) -> list[str]:
-    """A command line for the fakes in `world`, less its methods."""
+    """A command line for the fakes in `world`, less its methods. What `more` says goes before."""
+    models = {"clip_t.model": "clip", "clip_i.model": "clip", "dino.model": "encoder"}
+    free = {name: folder for name, folder in models.items() if not any(word.startswith(f"{name}=") for word in more)}
     return [
         *("--suite", "fake", "--suite-path", str(world / "suite"), "--base", str(world / "base")),
-        *("--set", f"clip_t.model={world / 'clip'}", "--set", f"clip_i.model={world / 'clip'}"),
-        *("--set", f"dino.model={world / 'encoder'}", "--output", str(output)),
-        *("--subjects", "2", "--prompts", "2", *more),
+        *(word for name, folder in free.items() for word in ("--set", f"{name}={world / folder}")),
+        *("--output", str(output), "--subjects", "2", "--prompts", "2", *more),
     ]

@@ -1,5 +1,6 @@
 """Registry, seeds, configurations, suites and metrics, each by itself."""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +19,7 @@ from umm_bench.metrics.base import ScoredSample
 from umm_bench.metrics.clip_i import ClipI, ClipIConfig
 from umm_bench.metrics.clip_t import ClipT, ClipTConfig
 from umm_bench.metrics.dino import Dino, DinoConfig
+from umm_bench.metrics.identity import Identity, IdentityConfig
 from umm_bench.registry import Registry
 from umm_bench.seeding import digest, path_digest, sample_seed, seed_for
 from umm_bench.suites.dreambench import DreamBench
@@ -60,6 +62,19 @@ def test_path_digest_sees_content_and_names(tmp_path):
     renamed = path_digest(tmp_path)
     (tmp_path / "b").write_text("2")
     assert len({before, renamed, path_digest(tmp_path)}) == 3
+
+
+def test_path_digest_sees_a_changed_tensor_anywhere_in_a_large_file(tmp_path):
+    weights, size = tmp_path / "weights", 70 * 2**20
+    digests = set()
+    for changed in (None, 5 * 2**20, 35 * 2**20 + 1, size - 2**20 - 2**17):
+        with weights.open("wb") as stream:
+            stream.truncate(size)
+            if changed is not None:
+                stream.seek(changed)
+                stream.write(b"1" * 2**17)
+        digests.add(path_digest(weights))
+    assert len(digests) == 4
 
 
 @dataclass(frozen=True)
@@ -179,6 +194,19 @@ def test_a_base_is_found_or_refused(tmp_path):
             load_base(name)
     with pytest.raises(UserError, match="cannot load base"):
         load_base(str(tmp_path)).pipeline()
+
+
+def test_a_verdict_names_the_truth_that_it_rests_on(tmp_path):
+    entry = {"id": "cat", "class_noun": "cat", "design": "cat/noto"}
+    (tmp_path / "prompts.json").write_text('[{"id": "blue", "template": "a {subject}", "kind": "property"}]')
+    protocols = []
+    for design in ("cat/noto", "cat/fluent-3d", "cat/noto"):
+        (tmp_path / "subjects.json").write_text(json.dumps([{**entry, "design": design}]))
+        metric = Identity(IdentityConfig(), MiniSuite(tmp_path))
+        protocols.append(metric.protocol)
+    assert protocols[0] == protocols[2] != protocols[1]
+    assert protocols[0].startswith("identity/3: ground truth of suite mini/1@")
+    assert [path.name for path in metric.weights] == ["subjects.json", "prompts.json"]
 
 
 def test_the_mini_suite_says_how_often_its_concepts_were_there_to_be_learnt():

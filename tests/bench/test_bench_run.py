@@ -1,6 +1,7 @@
 """The command from end to end, with fake methods and a fake suite."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from tests.bench import bench_fakes
 from tests.bench.bench_fakes import Painter, arguments
 
 ROWS = "select sample_key, metric, protocol, value, explanation from scores order by all"
@@ -90,6 +92,62 @@ def test_a_deleted_image_is_made_again(bench, tmp_path):
     assert lost.read_bytes() == content and len(Painter.drawn) == 5
 
 
+def test_an_image_made_again_has_no_scores_of_the_lost_one(bench, tmp_path, monkeypatch):
+    assert bench("--methods", "painter") == 0
+    for lost in (tmp_path / "reports" / "samples").glob("*.png"):
+        lost.unlink()
+    paint = bench_fakes.paint
+    monkeypatch.setattr(bench_fakes, "paint", lambda seed, shade: paint(0, shade).point(lambda level: level // 2))
+    assert bench("--methods", "painter") == 0
+    red, _, blue = bench_fakes.paint(0, 100).getpixel((0, 0))
+    seen = "select distinct metadata_json->>'red', metadata_json->>'blue' from results where metric = 'identity'"
+    assert query(tmp_path, seen) == [(str(red), str(blue))]
+
+
+def test_a_run_that_begins_again_says_nothing_until_it_ends(bench, tmp_path, monkeypatch):
+    assert bench("--methods", "painter,other") == 0
+    for lost in (tmp_path / "reports" / "samples").glob("*.png"):
+        lost.unlink()
+    monkeypatch.setattr(Painter, "fail_after", 0)
+    assert bench("--methods", "painter,other") == 130
+    for table in ("summaries", "comparisons", "failures"):
+        assert query(tmp_path, f"select count(*) from {table}") == [(0,)]
+
+
+def test_another_truth_is_another_verdict(bench, world, tmp_path):
+    suite = shutil.copytree(world / "suite", tmp_path / "suite")
+    words = ["--methods", "painter", "--suite-path", str(suite)]
+    verdicts = "select avg(value), any_value(protocol) from results where metric = 'identity'"
+    assert bench(*words) == 0
+    ((red, protocol),) = query(tmp_path, verdicts)
+    (suite / "truth.txt").write_text("blue")
+    assert bench(*words) == 0
+    ((blue, other),) = query(tmp_path, verdicts)
+    assert red + blue == 1 and protocol != other and len(Painter.drawn) == 4
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_references_that_moved_are_found(bench, world, tmp_path, monkeypatch, finished):
+    shutil.copytree(world / "suite", tmp_path / "old" / "suite")
+    words = ["--methods", "painter", "--suite-path", "suite"]
+    monkeypatch.chdir(tmp_path / "old")
+    assert bench(*words) == 0
+    (tmp_path / "old").rename(tmp_path / "new")
+    monkeypatch.chdir(tmp_path / "new")
+    assert bench(*words, *([] if finished else ["--images-per-prompt", "2"])) == 0
+    paths = [path for (row,) in query(tmp_path, "select references_json from samples") for path in json.loads(row)]
+    assert paths and all(Path(path).is_file() for path in paths)
+
+
+def test_sprite_encoders_on_another_suite_are_warned_of(bench, capsys):
+    words = ["--methods", "painter", "--subjects", "1", "--prompts", "1"]
+    assert bench(*words) == 0
+    assert capsys.readouterr().err == ""
+    assert bench(*words, "--set", "dino.model=mini") == 0
+    warning = capsys.readouterr().err
+    assert warning.startswith("warning: dino: the mini models") and warning.count("\n") == 1 and "'fake'" in warning
+
+
 @pytest.mark.parametrize("change", [["--set", "painter.shade=90"], ["--steps", "3"], ["--seed", "1"]])
 def test_whatever_makes_an_image_is_in_its_key(bench, change):
     assert bench("--methods", "painter") == 0
@@ -130,6 +188,7 @@ def test_failures_have_reason_and_evidence(bench, tmp_path):
         (["--methods", "painter", "--set", "painter.shad=1"], "did you mean 'shade'"),
         (["--methods", "painter", "--set", "painter.shade=red"], "expected int"),
         (["--methods", "painter", "--set", "shade=1"], "expected NAME.KEY=VALUE"),
+        (["--methods", "painter", "--set", "painter.shade=1", "--set", "painter.shade=2"], "shade is given twice"),
         (["--methods", "painter", "--subjects", "red-fix"], "did you mean 'red-fox'"),
         (["--methods", "painter", "--prompts", "beech"], "did you mean 'beach'"),
         (["--methods", "painter", "--suite", "fakes"], "did you mean 'fake'"),

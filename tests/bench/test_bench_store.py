@@ -58,6 +58,30 @@ def test_results_shows_the_latest_run_under_its_own_protocol(tmp_path):
         assert store.rows(answer) == [{"method": "sd", "mean": 0.5, "n": 1}]
 
 
+def test_a_run_that_begins_has_no_conclusions_and_others_keep_theirs(tmp_path):
+    with Store(tmp_path) as store:
+        for run_id in "ab":
+            store.replace_of_run("summaries", run_id, [{"method": "sd", "metric": "dino", "mean": 0.5}])
+            store.replace_of_run("comparisons", run_id, [{"method": "umm", "metric": "dino", "effect": 0.1}])
+            store.replace_of_run("failures", run_id, [{"sample_key": "k", "kind": "low fidelity"}])
+        store.begin_run("a", datetime(2026, 1, 1), command="")
+        for table in ("summaries", "comparisons", "failures"):
+            assert store.rows(f"select run_id from {table}") == [{"run_id": "b"}]
+
+
+def test_a_sample_without_its_scores_unfinishes_the_runs_that_have_it(tmp_path):
+    with Store(tmp_path) as store:
+        store.upsert("scores", [SCORE, {**SCORE, "protocol": "old"}, {**SCORE, "sample_key": "l"}])
+        for run_id, key in (("a", "k"), ("b", "l")):
+            store.begin_run(run_id, datetime(2026, 1, 1), command="")
+            store.replace_of_run("run_samples", run_id, [{"sample_key": key}])
+            store.finish_run(run_id, "inputs")
+        store.forget_scores(["k"])
+        assert store.rows("select sample_key from scores") == [{"sample_key": "l"}]
+        finished = [store.run(run_id)["finished_inputs"] for run_id in "ab"]
+    assert finished == [None, "inputs"]
+
+
 def test_what_was_written_survives_a_kill(tmp_path):
     code = f"""
 import os, signal

@@ -119,6 +119,17 @@ def test_the_page_asks_nobody_for_anything(rendered: Path, page: Page) -> None:
     assert "url(" not in rendered.read_text() and "@import" not in rendered.read_text()
 
 
+def test_subjects_of_any_letters_have_their_own_reference(finished, tmp_path: Path) -> None:
+    shutil.copy(finished.store, tmp_path / "other.duckdb")
+    with duckdb.connect(str(tmp_path / "other.duckdb")) as connection:
+        connection.execute("update samples set subject = case subject when 'fox' then '狐' else '梟' end")
+    page = render_run(tmp_path / "other.duckdb", finished.run_id, tmp_path)
+    found = {row["alt"]: row["src"] for row in Page(page).all("img") if str(row["alt"]).startswith("reference")}
+    assert found.keys() == {"reference of 狐", "reference of 梟"}
+    fox, owl = (page.parent / found[f"reference of {subject}"] for subject in "狐梟")
+    assert fox.read_bytes() != owl.read_bytes()
+
+
 def test_a_second_rendering_makes_only_what_changed(finished, tmp_path: Path) -> None:
     page = render_run(finished.store, finished.run_id, tmp_path)
     fox, owl = (page.parent / "images" / f"sd-{subject}-p0.png" for subject in ("fox", "owl"))

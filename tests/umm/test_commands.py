@@ -8,6 +8,7 @@ from tests.umm.conftest import picture
 from umm_bench import sample
 from umm_bench.base import load_base
 from umm_bench.methods import Generation, Prompt, Subject
+from umm_bench.mini import family
 from umm_bench.umm import SubjectCard
 from umm_bench.umm_method import UMM, UMMConfig
 
@@ -128,4 +129,10 @@ def test_method_draws_one_image_a_seed_and_a_batch_equals_its_members(base, refe
     to_tensor = lambda image: torch.tensor(list(image.tobytes()), dtype=torch.int)  # noqa: E731
     assert (to_tensor(both[1]) - to_tensor(alone[0])).abs().max() <= 1
     assert (to_tensor(both[0]) - to_tensor(both[1])).abs().max() > 10
-    assert [path.name for path in UMM.weights(method.config)] == ["tiue"]
+
+
+def test_the_image_encoder_that_is_used_is_among_the_weights(base):
+    own = UMMConfig(tiue=str(base / "tiue"))
+    assert UMM.weights(own, load_base(str(base / "sd"))) == [base / "tiue", base / "sd" / "image_encoder"]
+    assert UMM.weights(own, load_base("mini")) == [base / "tiue", family.path("image_encoder")]
+    assert UMM.weights(own, load_base("owner/name")) == [base / "tiue"]

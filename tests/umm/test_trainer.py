@@ -13,8 +13,9 @@ from safetensors.torch import load_file
 from tests.umm.conftest import make_umm, row
 from umm_bench.errors import UserError
 from umm_bench.umm import TIUE
+from umm_bench.umm import encoded as encoding
 from umm_bench.umm.checkpoint import STATE_FILE, load_state, run_identity, save_state
-from umm_bench.umm.encoded import EncodeConfig, EncodedPairs, encode_pairs
+from umm_bench.umm.encoded import EncodeConfig, EncodedPairs, encode_pairs, tokenizer_digest
 from umm_bench.umm.frozen import FrozenConvolutions
 from umm_bench.umm.pairs import read_pairs, subject_caption, target_image
 from umm_bench.umm.trainer import TrainConfig, _indices, initial_state, min_snr_weight, train
@@ -58,7 +59,7 @@ def test_the_cache_holds_what_the_models_say(umm, pairs_folder, encoded):
     assert not torch.equal(batch.image_embeds_BVE[:, 0], batch.image_embeds_BVE[:, 1])
 
 
-def test_encoding_is_reused_by_content(umm, pairs_folder, tmp_path, fresh_sd, tiny_image_encoder):
+def test_encoding_is_reused_by_content(umm, pairs_folder, tmp_path, fresh_sd, tiny_image_encoder, monkeypatch):
     pairs, cache = list(read_pairs(pairs_folder())), tmp_path / "cache"
 
     def reused(pipe=umm, rows=pairs, config=ENCODE):
@@ -69,7 +70,25 @@ def test_encoding_is_reused_by_content(umm, pairs_folder, tmp_path, fresh_sd, ti
     assert reused(rows=[*pairs[:5], dataclasses.replace(pairs[5], head="cat")]) == [True, False]
     assert reused(config=dataclasses.replace(ENCODE, views=3)) == [False, False]
     assert reused(pipe=make_umm(fresh_sd(seed=9), tiny_image_encoder)) == [False, False]
+    assert reused(pipe=make_umm(fresh_sd(), tiny_image_encoder)) == [True, True]
+    other = make_umm(fresh_sd(), deepcopy(tiny_image_encoder))
+    other.feature_extractor.size = {"shortest_edge": 40}
+    assert reused(pipe=other) == [False, False]
+    other = make_umm(fresh_sd(), tiny_image_encoder)
+    other.tokenizer.model_max_length -= 1
+    assert reused(pipe=other) == [False, False]
+    monkeypatch.setattr(encoding, "FORMAT", "another")
+    assert reused() == [False, False]
     assert not list(cache.glob("*.tmp"))
+
+
+def test_a_tokenizer_is_known_by_its_rules_and_not_by_its_last_call(tiny_sd, fresh_sd):
+    tokenizer = fresh_sd().tokenizer
+    fresh = tokenizer_digest(tokenizer)
+    tokenizer("a dog", padding="max_length", truncation=True, max_length=7)
+    assert tokenizer_digest(tokenizer) == fresh == tokenizer_digest(tiny_sd.tokenizer)
+    tokenizer.add_tokens("owl")
+    assert tokenizer_digest(tokenizer) != fresh
 
 
 def test_processes_share_the_encoding(umm, pairs_folder, tmp_path):
@@ -207,8 +226,8 @@ def test_resume_errors(umm, encoded, identity, tmp_path):
     state = initial_state(umm, CONFIG)
     next(train(umm, encoded, CONFIG, state))
     save_state(tmp_path, state, CONFIG, identity)
-    with pytest.raises(UserError, match=r"learning_rate=0\.01, not 0\.1"):
-        load_state(tmp_path, umm, dataclasses.replace(CONFIG, learning_rate=0.1), identity)
+    with pytest.raises(UserError, match=r"weight_decay=0\.01, not 0\.1"):
+        load_state(tmp_path, umm, dataclasses.replace(CONFIG, weight_decay=0.1), identity)
     with pytest.raises(UserError, match="nothing to resume"):
         load_state(tmp_path / "nowhere", umm, CONFIG, identity)
     split = dataclasses.replace(CONFIG, batch_size=2, gradient_accumulation_steps=2)
@@ -220,18 +239,36 @@ def test_resume_errors(umm, encoded, identity, tmp_path):
         load_state(tmp_path, umm, CONFIG, identity)
 
 
-@pytest.mark.parametrize("part", ["unet", "vae", "text encoder", "image encoder", "noise schedule", "data"])
+def test_a_run_goes_on_with_another_learning_rate(umm, encoded, identity, tmp_path):
+    state = initial_state(umm, CONFIG)
+    next(train(umm, encoded, CONFIG, state))
+    save_state(tmp_path, state, CONFIG, identity)
+    slower = dataclasses.replace(CONFIG, learning_rate=1e-4, warmup_steps=0)
+    resumed = load_state(tmp_path, umm, slower, identity)
+    next(train(umm, encoded, slower, resumed))
+    assert resumed.step == 2 and [group["lr"] for group in resumed.optimizer.param_groups] == [1e-4]
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["unet", "vae", "text encoder", "image encoder", "tokenizer", "feature extractor", "noise schedule", "data"],
+)
 def test_resume_with_another_part_of_the_base_is_refused(
     umm, encoded, identity, fresh_sd, tiny_image_encoder, tmp_path, part
 ):
     state = initial_state(umm, CONFIG)
     next(train(umm, encoded, CONFIG, state))
     save_state(tmp_path, state, CONFIG, identity)
-    image_encoder = deepcopy(tiny_image_encoder[0])
-    other = make_umm(fresh_sd("v_prediction" if part == "noise schedule" else "epsilon"), (image_encoder, None))
-    if hasattr(other, part.replace(" ", "_")):
+    encoder = deepcopy(tiny_image_encoder)
+    other = make_umm(fresh_sd("v_prediction" if part == "noise schedule" else "epsilon"), encoder)
+    changed = getattr(other, part.replace(" ", "_"), None)
+    if isinstance(changed, torch.nn.Module):
         with torch.no_grad():
-            next(getattr(other, part.replace(" ", "_")).parameters()).add_(1e-3)
+            next(changed.parameters()).add_(1e-3)
+    if part == "tokenizer":
+        changed.add_tokens("owl")
+    if part == "feature extractor":
+        changed.do_center_crop = False
     if part == "data":
         encoded.digest = "another"
     with pytest.raises(UserError, match=f"the {part} is not the one that it was trained with"):

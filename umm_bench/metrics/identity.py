@@ -6,6 +6,7 @@ from pathlib import Path
 
 from umm_bench.images import open_image
 from umm_bench.metrics.base import Score, ScoredSample
+from umm_bench.seeding import digest, path_digest
 from umm_bench.suites.base import Check, Suite
 
 
@@ -24,8 +25,9 @@ class Identity:
 
     def __init__(self, config: IdentityConfig, suite: Suite) -> None:
         self.suite = suite
-        self.protocol = f"identity/3: ground truth of suite {suite.name}/{suite.version}"
-        self.weights: Sequence[Path] = ()
+        self.weights: Sequence[Path] = suite.truth
+        files = f"@{digest([path_digest(path) for path in suite.truth], length=8)}" if suite.truth else ""
+        self.protocol = f"identity/3: ground truth of suite {suite.name}/{suite.version}{files}"
 
     def score(self, batch: Sequence[ScoredSample]) -> list[Score]:
         scores = []

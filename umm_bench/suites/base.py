@@ -1,6 +1,6 @@
 """What a suite is: subjects, prompts for each, and a ground truth where there is one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -30,6 +30,10 @@ class Suite(Protocol):
     version: ClassVar[int]
 
     def __init__(self, path: Path | None = None) -> None: ...
+
+    @property
+    def truth(self) -> Sequence[Path]:
+        """The files that `check` rests on: a verdict belongs to their content. Empty without a ground truth."""
 
     def subjects(self) -> list[Subject]:
         """In a deliberate order: a run of N subjects takes the first N."""

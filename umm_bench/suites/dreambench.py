@@ -1,7 +1,7 @@
 """DreamBench (2208.12242): 30 photographed subjects, 25 prompts each for objects and for live subjects."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from PIL import Image
@@ -25,6 +25,7 @@ class DreamBench:
 
     name = "dreambench"
     version = 1
+    truth: Sequence[Path] = ()
 
     def __init__(self, path: Path | None = None) -> None:
         if path is None:

@@ -25,8 +25,8 @@ class MiniSuite:
 
             path = suite.build()
         self.path = path
-        self._subjects = _read(path / "subjects.json")
-        self._prompts = _read(path / "prompts.json")
+        self.truth = (path / "subjects.json", path / "prompts.json")
+        self._subjects, self._prompts = map(_read, self.truth)
 
     def subjects(self) -> list[Subject]:
         return [

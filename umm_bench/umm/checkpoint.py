@@ -10,13 +10,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from umm_bench.errors import UserError
-from umm_bench.umm.encoded import EncodedPairs, weights_digest
+from umm_bench.umm.encoded import EncodedPairs, tokenizer_digest, weights_digest
 from umm_bench.umm.pipeline import UMMPipeline
 from umm_bench.umm.trainer import TrainConfig, TrainState, initial_state
 
 STATE_FILE = "training_state.safetensors"
-# how a step's rows are split does not change the run, only their number does
-_SPLIT = ("batch_size", "gradient_accumulation_steps")
+# The rate is set anew at each step. How a step's rows are split does not change the run, only their number does.
+_MAY_DIFFER = ("steps", "learning_rate", "warmup_steps", "batch_size", "gradient_accumulation_steps")
 
 
 def run_identity(pipe: UMMPipeline, pairs: EncodedPairs, rows_per_step: int) -> dict[str, str]:
@@ -32,6 +32,8 @@ def run_identity(pipe: UMMPipeline, pairs: EncodedPairs, rows_per_step: int) -> 
     schedule = json.dumps(settings, sort_keys=True, default=str)
     return {
         **models,
+        "tokenizer": tokenizer_digest(pipe.tokenizer),
+        "feature extractor": hashlib.sha256(pipe.feature_extractor.to_json_string().encode()).hexdigest(),
         "noise schedule": hashlib.sha256(schedule.encode()).hexdigest(),
         "data": pairs.digest,
         "number of rows a step": str(rows_per_step),
@@ -68,7 +70,7 @@ def load_state(folder: Path, pipe: UMMPipeline, config: TrainConfig, identity: d
     """The state that `save_state` left in `folder`, to go on from.
 
     Raises UserError when there is none, it is damaged, or it belongs to other settings, models or data;
-    `steps`, and the split of a step's rows into passes and processes, may differ.
+    `steps`, `learning_rate`, `warmup_steps` and the split of a step's rows into passes and processes may differ.
     """
     path = folder / STATE_FILE
     if not path.is_file():
@@ -81,7 +83,7 @@ def load_state(folder: Path, pipe: UMMPipeline, config: TrainConfig, identity: d
         raise UserError(f"{path} is damaged ({error}); delete it to start anew") from error
     saved = json.loads(metadata["config"])
     for name, value in dataclasses.asdict(config).items():
-        if name not in ("steps", *_SPLIT) and saved.get(name) != value:
+        if name not in _MAY_DIFFER and saved.get(name) != value:
             raise UserError(f"cannot resume {folder}: it was trained with {name}={saved.get(name)}, not {value}")
     known = json.loads(metadata["identity"])
     for name, value in identity.items():

@@ -20,6 +20,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import CLIPTokenizer
 
 from umm_bench.errors import UserError
 from umm_bench.images import open_image
@@ -30,6 +31,7 @@ from umm_bench.umm.tiue import span_positions
 
 logger = logging.getLogger(__name__)
 
+FORMAT = 1  # goes up when the same pairs, models and settings come to be encoded otherwise
 # pictures that the VAE takes at once: four of 512x512, whose activations then stay below a training step's
 _PIXELS_AT_ONCE = 2**20
 
@@ -80,17 +82,27 @@ def weights_digest(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
+def tokenizer_digest(tokenizer: CLIPTokenizer) -> str:
+    """Changes with anything that turns text into ids, the length limit included."""
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    del rules["padding"], rules["truncation"]  # of its last call
+    text = json.dumps([rules, tokenizer.model_max_length, tokenizer.pad_token], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def encode_pairs(
     pipe: UMMPipeline, pairs: Iterable[Pair], cache: Path, config: EncodeConfig, part: int = 0, parts: int = 1
 ) -> Iterator[Chunk]:
     """Writes the pairs into `cache`, a chunk a file, and yields after each; what exists is not redone.
 
-    A file's name is the digest of its pairs' content, of `config` and of the three encoders' weights. Of
-    several processes each does every `parts`-th chunk, from its `part` on.
+    A file's name is the digest of its pairs' content, of `config`, of the three encoders' weights, the tokenizer
+    and the feature extractor. Of several processes each does every `parts`-th chunk, from its `part` on.
     """
     cache.mkdir(parents=True, exist_ok=True)
     encoders = [weights_digest(model) for model in (pipe.vae, pipe.text_encoder, pipe.image_encoder)]
-    settings = json.dumps([dataclasses.asdict(config), pipe.unet.config.sample_size, encoders], sort_keys=True)
+    readers = [tokenizer_digest(pipe.tokenizer), pipe.feature_extractor.to_json_string()]
+    made_with = [FORMAT, dataclasses.asdict(config), pipe.unet.config.sample_size, encoders, readers]
+    settings = json.dumps(made_with, sort_keys=True)
     rows, number = iter(pairs), -1
     while chunk := list(islice(rows, config.chunk_size)):
         number += 1

@@ -182,7 +182,7 @@ def _step(state: TrainState, config: TrainConfig, loss: Tensor, accelerator: "Ac
         if not math.isfinite(value):
             raise UserError(
                 f"the {name} became {value} at step {state.step + 1}; the last checkpoint is intact, "
-                "go on from it with a lower --lr"
+                "go on from it with --resume and a lower --lr"
             )
     for group in state.optimizer.param_groups:
         group["lr"] = config.learning_rate_at(state.step)
