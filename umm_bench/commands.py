@@ -22,20 +22,22 @@ def run_command(command: Callable[[], None], interrupted: str = "interrupted") -
 
 
 @contextmanager
-def signals_noted(second_ends: bool = True) -> Iterator[list[int]]:
-    """Signals that ask a training to end, for its loop to look at between two steps.
+def signals_noted(alone: bool = True) -> Iterator[list[int]]:
+    """Ctrl-C and a polite kill, for a training's loop to look at between two steps.
 
-    An exception amid optimizer.step() would leave half of a step in the checkpoint. A second signal is an exception,
-    unless not `second_ends`: started by a launcher, a process gets one from the terminal and another from the launcher.
+    An exception amid optimizer.step() would leave half of a step in the checkpoint. A second signal is an exception.
+    Of several processes that a launcher started (not `alone`) each gets Ctrl-C from the terminal and from the launcher,
+    so a second means no more than the first; a kill ends it at once, since another has failed that it may wait for.
     """
     noted: list[int] = []
 
     def note(number: int, frame: object) -> None:
-        if noted and second_ends:
+        if noted and alone:
             raise KeyboardInterrupt
         noted.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = (signal.SIGINT, signal.SIGTERM) if alone else (signal.SIGINT,)
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield noted
     finally:

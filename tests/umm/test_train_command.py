@@ -16,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.umm.conftest import picture
 from umm_bench import sample, train
+from umm_bench.commands import signals_noted
 from umm_bench.umm import trainer
 from umm_bench.umm.checkpoint import STATE_FILE
 
@@ -48,13 +49,14 @@ def test_train_resume_and_sample(base, pairs_folder, tmp_path, capsys):
     assert sample.main([*map(str, settings), "--steps", "2", "--out", str(tmp_path / "out.png")]) == 0
 
 
-def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(base, pairs_folder, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(base, pairs_folder, tmp_path, monkeypatch, capsys, number):
     original, calls = trainer.umm_loss, []
 
     def interrupted(*settings):
         calls.append(1)
         if len(calls) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
         return original(*settings)
 
     monkeypatch.setattr(trainer, "umm_loss", interrupted)
@@ -63,6 +65,18 @@ def test_ctrl_c_leaves_a_checkpoint_to_go_on_from(base, pairs_folder, tmp_path, 
     assert "stopped after step 2" in capsys.readouterr().err
     monkeypatch.setattr(trainer, "umm_loss", original)
     assert run_train(base, folder, tmp_path / "tiue", "--steps", 5, "--resume") == 0
+
+
+def test_a_launched_process_outlives_ctrl_c_twice_and_ends_at_a_kill():
+    before = signal.getsignal(signal.SIGTERM)
+    with signals_noted(alone=False) as noted:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        assert noted == [signal.SIGINT, signal.SIGINT] and signal.getsignal(signal.SIGTERM) == before
+    with signals_noted() as noted, pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 def test_validation_and_tracker_show_and_change_nothing(base, pairs_folder, tmp_path):
