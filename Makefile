@@ -24,7 +24,7 @@ lint: $(INSTALLED)
 	$(PY) -m mypy
 
 # Everything from the sprites: each model of the mini family, the pairs, the TIUE. Hours on two cores; resumes.
-MINI_PAIRS ?= 8000
+MINI_PAIRS ?= 4000
 mini: $(INSTALLED)
 	for name in vae clip sd decoder scoring_clip encoder detector; do $(PY) -m umm_bench.mini.pretrain $$name || exit $$?; done
 	$(PY) -m curation.evaluate --tune --save
