@@ -93,3 +93,34 @@ def test_every_background_can_be_drawn_and_unknown_ones_are_refused():
         assert backgrounds.draw(name, scenes.rng_for(name), 32).shape == (32, 32, 3)
     with pytest.raises((KeyError, ValueError)):
         backgrounds.draw("no such place", scenes.rng_for("x"), 32)
+
+
+def test_redrawn_pictures_are_such_as_the_caption_describes(monkeypatch):
+    pasted = []
+    paste = scenes.paste
+    monkeypatch.setattr(scenes, "paste", lambda canvas, d, at: (pasted.append((d, at)), paste(canvas, d, at))[1])
+    world, styles = sprites.load(), {word: s for s, words in scenes.STYLE_WORDS.items() for word in words}
+    for i in range(60):
+        scene = scenes.compose(i, posed=0.5)
+        pasted.clear()
+        images = scenes.redraw(scene, i, 4, posed=0.5)
+        assert images.shape == (4, 64, 64, 3) and not np.array_equal(images[0], images[1])
+        assert np.array_equal(images, scenes.redraw(scene, i, 4, posed=0.5))
+        drawn = [pasted[j : j + len(scene.objects)] for j in range(0, 4 * len(scene.objects), len(scene.objects))]
+        for sprites_of in drawn:
+            for thing, (design_id, at) in zip(scene.objects, sprites_of, strict=True):
+                design = world.designs[design_id]
+                assert design.concept == thing.concept and design.split == "train"
+                if not thing.design:
+                    continue
+                words = thing.phrase.removesuffix(thing.concept).split()[thing.phrase.startswith(("a ", "an ")) :]
+                size = next(names for limit, names in scenes.SIZE_WORDS if at.scale <= limit)
+                rest = " ".join(words[1:] if words and words[0] in size else words)
+                said = next((w for w in sorted(styles, key=len, reverse=True) if rest.startswith(w)), "")
+                assert not said or styles[said] == design.style
+                colors = rest.removeprefix(said).strip()
+                assert colors in ("", at.recolor, " and ".join(design.colors))
+                assert at.recolor in (None, colors)
+            if scene.relation in ("left of", "right of"):
+                (_, first), (_, second) = sprites_of
+                assert (first.x < second.x) == (scene.relation == "left of")

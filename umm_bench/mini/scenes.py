@@ -291,3 +291,65 @@ def compose(
         caption = str(rng.choice(OPENINGS)).format(caption)
     image = np.clip(canvas, 0, 255).astype(np.uint8)
     return Scene(image, caption, tuple(objects), background, named_relation, style)
+
+
+def _worded(phrase: str, concept: str, split: str) -> list[tuple[Design, str | None, str, float]]:
+    """What `describe` can have meant by a phrase: design, recolouring and size word ("" for none), and how likely."""
+    sizes = ("", *(word for _, words in SIZE_WORDS for word in words))
+    found = []
+    for design in sprites.load().members(concept, split):
+        for recolor in (None, *RECOLORS):
+            rarity = 0.07 / len(RECOLORS) if recolor else 0.93
+            colors = [(recolor, 1.0)] if recolor else [("", 0.45), (" and ".join(design.colors), 0.55)]
+            for style, styled in [("", 0.45), *((word, 0.55 / 2) for word in STYLE_WORDS[design.style])]:
+                for color, colored in colors:
+                    for size in sizes:
+                        if article(" ".join(filter(None, (size, style, color, concept)))) == phrase:
+                            found.append((design, recolor, size, rarity * styled * colored))
+    return found
+
+
+def _sized(scale: float, size: str, rng: np.random.Generator) -> bool:
+    """Whether a sprite of this scale would have been given this size word, drawn with `describe`'s chances."""
+    words = next(names for limit, names in SIZE_WORDS if scale <= limit)
+    return size in words if size else not words or bool(rng.random() < 0.4)
+
+
+def redraw(scene: Scene, key: int | str, number: int, split: str = "train", posed: float = 0.0) -> np.ndarray:
+    """More pictures for a scene's caption, uint8 [number, size, size, 3]: what the composer would draw given its words.
+
+    Each has a design, size, place, turn, light, background drawing and, where the caption names none, relation of its
+    own. `split` and `posed` are those of `compose`.
+    """
+    subjects = [o for o in scene.objects if o.design]
+    worn = next((o.concept for o in scene.objects if not o.design), None)
+    meant = [_worded(o.phrase, o.concept, split) for o in subjects]
+    chances = [np.cumsum([m[-1] for m in of]) / sum(m[-1] for m in of) for of in meant]
+    images = []
+    for i in range(number):
+        rng = rng_for("redraw", key, i)
+        pose = rng.random() < posed
+        placed: list[tuple[str, Placement]] = []
+        while len(placed) < len(subjects):
+            placed = []
+            spots, relation = _arrange(rng, len(subjects))
+            if scene.relation not in (None, relation):
+                continue
+            for of, chance, (x, y, scale) in zip(meant, chances, spots, strict=True):
+                design, recolor, size, _ = of[min(int(np.searchsorted(chance, rng.random(), "right")), len(of) - 1)]
+                at = random_placement(rng, x, y, scale, jitter=0.03)
+                if pose and (len(subjects) > 1 or scale > SIZE_WORDS[1][0]):
+                    at = _posed(at, len(subjects))
+                if not _sized(at.scale, size, rng) or (worn and not 0.45 < at.scale < 0.8):
+                    break
+                placed.append((design.id, dataclasses.replace(at, recolor=recolor)))
+        canvas = backgrounds.draw(scene.background.name, rng, scene.image.shape[0])
+        for design_id, at in placed:
+            paste(canvas, design_id, at)
+        if worn:
+            drawing = sprites.load().members(worn, "train")
+            paste(canvas, drawing[int(rng.integers(len(drawing)))].id, accessory_placement(worn, placed[0][1]))
+        if scene.style:
+            canvas = apply_style(canvas, scene.style)
+        images.append(np.clip(canvas, 0, 255).astype(np.uint8))
+    return np.stack(images)

@@ -6,8 +6,10 @@ import copy
 import dataclasses
 import json
 import os
-from collections import defaultdict
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +28,8 @@ from umm_bench.mini.recipes.common import Runtime, run_folder
 from umm_bench.mini.recipes.vae import to_tensor
 from umm_bench.umm.encoded import weights_digest
 
-SCENES = 2
-COUNTED = 16_384  # `concept_counts.json` says in how many of so many draws a concept is
+SCENES = 3
+COUNTED = 16_384  # `concept_counts.json` says in how many of so many scenes a concept is
 
 
 def _part(name: str, image_size: int) -> Path:
@@ -38,22 +40,25 @@ def _part(name: str, image_size: int) -> Path:
 
 @dataclass(frozen=True)
 class SDConfig:
-    """`scenes` latents are cached, in files of `chunk`; each step draws from them.
+    """`captions` of the composer, each with the latents of `draws` pictures that it describes, in files of `chunk`.
 
-    A scene with a concept beyond the `head` most frequent ones is drawn `tail_rate` as often as another: on a CPU's
-    budget the classes that people try first need the examples. `concept_counts.json` records what came of it. For the
-    same reason `posed` of the scenes have their sprites upright, and a large one in the middle: a place, turn and
-    mirror image for each outline is much to learn, and what a sampler cannot decide on becomes a mosaic.
+    A scene is kept with a chance that falls with its most frequent concept's share: among the `head` most frequent
+    ones by its power `flatten`, and to `tail_rate` beyond: on a CPU's budget the classes that people try first need
+    the examples. `concept_counts.json` records what came of it. For the same reason `posed` of the pictures have their
+    sprites upright, and a large one in the middle: a place, turn and mirror image for each outline is much to learn,
+    and what a sampler cannot decide on becomes a mosaic.
     """
 
     image_size: int = 64
     channels: tuple[int, int] = (64, 128)
-    scenes: int = 16_384
-    chunk: int = 2048
-    batch_size: int = 12
+    captions: int = 8192
+    draws: int = 16
+    chunk: int = 256
+    batch_size: int = 24
     caption_drop: float = 0.1
     head: int = 100
-    tail_rate: float = 0.1
+    flatten: float = 0.5
+    tail_rate: float = 0.05
     posed: float = 0.9
     seed: int = 3
     encoder: str = ""  # digests of the VAE's encoder and the image tower: latents and checkpoints belong to them
@@ -70,7 +75,8 @@ class SDConfig:
     @property
     def cache(self) -> Path:
         """Of the latents, by all that they are made of; SCENES goes up when the composer's pictures change."""
-        made_of = f"{self.encoder}-{self.scenes}-{self.chunk}-{self.posed:g}-{SCENES}"
+        drawn = f"{self.captions}x{self.draws}-{self.head}-{self.flatten:g}-{self.tail_rate:g}-{self.posed:g}"
+        made_of = f"{self.encoder}-{drawn}-{self.chunk}-{SCENES}"
         return run_folder("sd", self.image_size) / "latents" / made_of
 
 
@@ -113,37 +119,65 @@ def build(config: SDConfig, latent_channels: int, text_width: int) -> UNet2DCond
     )
 
 
-def _make_chunk(path: Path, keys: range, config: SDConfig, vae: AutoencoderKL, runtime: Runtime) -> None:
+def _kept(config: SDConfig) -> Iterator[tuple[str, scenes.Scene]]:
+    """The keys and scenes whose captions the generator learns, without end."""
+    trained = [concept for concept in sprites.load().concepts if concept.weight > 0]
+    least = trained[min(config.head, len(trained)) - 1].weight
+    chance = {c.name: (least / c.weight) ** config.flatten for c in trained[: config.head]}
+    for i in count():
+        key = f"sd-{i}"
+        scene = scenes.compose(key, size=config.image_size, posed=config.posed)
+        rate = min((chance.get(o.concept, config.tail_rate) for o in scene.objects), default=0.0)
+        if scenes.rng_for("sd-kept", key).random() < rate:
+            yield key, scene
+
+
+def _make_chunk(
+    path: Path, kept: Sequence[tuple[str, scenes.Scene]], config: SDConfig, vae: AutoencoderKL, runtime: Runtime
+) -> None:
     device, dtype = runtime.device, runtime.dtype
     means, texts = [], []
-    for start in range(keys.start, keys.stop, 32):
-        keys_32 = range(start, min(start + 32, keys.stop))
-        composed = [scenes.compose(f"sd-{i}", size=config.image_size, posed=config.posed) for i in keys_32]
-        texts += [{"caption": s.caption, "concepts": [o.concept for o in s.objects]} for s in composed]
-        images = to_tensor(np.stack([scene.image for scene in composed])).to(device)
+    for key, scene in kept:
+        texts.append({"caption": scene.caption, "concepts": [o.concept for o in scene.objects]})
+        images = to_tensor(scenes.redraw(scene, key, config.draws, posed=config.posed)).to(device)
         with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
             means.append(vae.encode(images).latent_dist.mean.half().cpu())
-    save_file({"mean": torch.cat(means).contiguous()}, f"{path}.part", metadata={"scenes": json.dumps(texts)})
+    save_file({"mean": torch.stack(means).contiguous()}, f"{path}.part", metadata={"scenes": json.dumps(texts)})
     os.replace(f"{path}.part", path)
 
 
 def cached_scenes(config: SDConfig, vae: AutoencoderKL) -> tuple[torch.Tensor, list[dict]]:
-    """Posterior means of the composer's scenes, float16 [scenes, C, S / 4, S / 4], and each one's caption and concepts.
+    """Posterior means of captions' pictures, float16 [captions, draws, C, S / 4, S / 4], each caption and its concepts.
 
     Made once for a VAE's encoder, in `config.cache`; what is there is read.
     """
     config.cache.mkdir(parents=True, exist_ok=True)
     means, texts, runtime = [], [], Runtime.detect()
-    for first in range(0, config.scenes, config.chunk):
-        path = config.cache / f"{first:07d}.safetensors"
+    kept, drawn = _kept(config), 0
+    for first in range(0, config.captions, config.chunk):
+        path, size = config.cache / f"{first:07d}.safetensors", min(config.chunk, config.captions - first)
         if not path.exists():
-            keys = range(first, min(first + config.chunk, config.scenes))
-            _make_chunk(path, keys, config, vae.to(runtime.device), runtime)
+            rows = list(islice(kept, first - drawn, first - drawn + size))
+            _make_chunk(path, rows, config, vae.to(runtime.device), runtime)
+            drawn = first + size
         with safe_open(path, "pt") as file:
             means.append(file.get_tensor("mean"))
             texts += json.loads(file.metadata()["scenes"])
     vae.to("cpu")
     return torch.cat(means), texts
+
+
+def expected(
+    noisy_BCHW: torch.Tensor, clean_BKCHW: torch.Tensor, alpha_B: torch.Tensor, sigma_B: torch.Tensor
+) -> torch.Tensor:
+    """The mean of the pictures that a noisy one can be of, [B, C, H, W], given K that are equally likely before.
+
+    A sample of it is what a diffusion model is usually shown (one picture and its noise); this has the same mean and
+    far less variance, most where there is much noise (stable target field, 2302.00670).
+    """
+    difference = noisy_BCHW[:, None] - alpha_B[:, None, None, None, None] * clean_BKCHW
+    weight_BK = (-difference.square().sum((2, 3, 4)) / (2 * sigma_B.square()[:, None])).softmax(1)
+    return (weight_BK[:, :, None, None, None] * clean_BKCHW).sum(1)
 
 
 class SDRecipe:
@@ -180,46 +214,44 @@ class SDRecipe:
         # SD's convention: unit variance over all channels, one number in the VAE's configuration.
         self.vae.register_to_config(scaling_factor=round(1.0 / self.latents.float().std().item(), 5))
         self.captions = [text["caption"] for text in texts]
-        concepts = [text["concepts"] for text in texts]
-        rank = {concept.name: concept.rank for concept in sprites.load().concepts}
-        rare = np.array([any(rank[name] >= config.head for name in names) for names in concepts])
-        weights = np.where(rare, config.tail_rate, 1.0)
-        weights /= weights.mean()
-        self.cumulative = np.cumsum(weights) / weights.sum()
-        self.counts: defaultdict[str, float] = defaultdict(float)
-        for names, weight in zip(concepts, weights, strict=True):
-            for name in names:
-                self.counts[name] += weight * COUNTED / len(weights)
+        self.counts: Counter[str] = Counter(name for text in texts for name in text["concepts"])
 
     def batch(self, step: int) -> dict[str, torch.Tensor]:
-        """Latents [B, C, S / 4, S / 4] of unit variance and their captions' tokens [B, L]."""
+        """Latents [B, draws, C, S / 4, S / 4] of unit variance, in an order of their own; captions' tokens [B, L]."""
         c = self.config
         rng = scenes.rng_for("sd-batch", c.seed, step)
-        rows = np.searchsorted(self.cumulative, rng.random(c.batch_size), side="right").clip(max=c.scenes - 1)
+        rows = rng.integers(c.captions, size=c.batch_size)
+        order = rng.permuted(np.tile(np.arange(c.draws), (c.batch_size, 1)), axis=1)
         captions = ["" if rng.random() < c.caption_drop else self.captions[i] for i in rows]
         tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
-        latents = self.latents[torch.from_numpy(rows)].float() * self.vae.config.scaling_factor
-        return {"latents": latents, "input_ids": tokens.input_ids}
+        latents = self.latents[torch.from_numpy(rows)[:, None], torch.from_numpy(order)]
+        return {"latents": latents.float() * self.vae.config.scaling_factor, "input_ids": tokens.input_ids}
 
     def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        x_BCHW = batch["latents"]
+        clean_BKCHW = batch["latents"]
+        x_BCHW = clean_BKCHW[:, 0]
         h_BLD = self.text_encoder(batch["input_ids"]).last_hidden_state
         t_B = self.timesteps(len(x_BCHW)).to(x_BCHW.device)
-        noise = torch.randn_like(x_BCHW)
-        noisy = self.scheduler.add_noise(x_BCHW, noise, t_B)
-        v = self.scheduler.get_velocity(x_BCHW, noise, t_B)
+        noisy = self.scheduler.add_noise(x_BCHW, torch.randn_like(x_BCHW), t_B)
+        share_B = self.scheduler.alphas_cumprod.to(t_B.device)[t_B]
+        alpha_B, sigma_B = share_B.sqrt(), (1 - share_B).sqrt()
+        # Without a caption too: what the pictures of a caption tell is right on average over the captions.
+        mean_BCHW = expected(noisy, clean_BKCHW, alpha_B, sigma_B)
+        a, s = alpha_B[:, None, None, None], sigma_B[:, None, None, None]
+        v = self.scheduler.get_velocity(mean_BCHW, (noisy - a * mean_BCHW) / s, t_B)
         # Plain v loss: Min-SNR on top of v takes weight from the noisy steps, where class and layout are decided.
         return F.mse_loss(self.unet(noisy, t_B, h_BLD).sample.float(), v)
 
     def timesteps(self, n: int) -> torch.Tensor:
         """Timesteps [n], one from each of n equally likely parts of their distribution: less variance, same mean.
 
-        Logit-normal (2403.03206) around t = 770, and some anywhere: outlines, which the generator lacks most, are
-        largely decided at much noise.
+        Half lie evenly above 850, where the words alone decide outlines and a target's variance is least; the others
+        are logit-normal (2403.03206) around t = 770, and some anywhere.
         """
         u_B = (torch.randperm(n) + torch.rand(n)) / n
         middle_B = torch.sigmoid(1.2 + 0.9 * torch.special.ndtri(u_B.clamp(1e-4, 1 - 1e-4)))
-        share_B = torch.where(torch.rand(n) < 0.25, u_B, middle_B)
+        kind_B = torch.rand(n)
+        share_B = torch.where(kind_B < 0.5, 0.85 + 0.15 * u_B, torch.where(kind_B < 0.65, u_B, middle_B))
         return (share_B * 1000).long().clamp(max=999)
 
     def save(self, folder: Path) -> None:
@@ -233,7 +265,8 @@ class SDRecipe:
             feature_extractor=None,
             requires_safety_checker=False,
         ).save_pretrained(folder, max_shard_size="24MB")  # 12 MB each once halved
-        family.write_counts(folder / family.COUNTS, self.counts)
+        counts = {name: number * COUNTED / self.config.captions for name, number in self.counts.items()}
+        family.write_counts(folder / family.COUNTS, counts)
 
     def parts(self) -> list[Path]:
         trained = [self.config.vae, self.config.clip]
