@@ -16,7 +16,15 @@ from curation.clip import ClipScorer
 from umm_bench.errors import UserError
 from umm_bench.metrics.embedding import ClipEncoder, VisionEncoder
 from umm_bench.mini import family, scenes, sprites, tokenizer
-from umm_bench.mini.recipes.clip import CONDITIONING, SCORING, ConditioningCLIP, ScoringCLIP, normalise
+from umm_bench.mini.recipes.clip import (
+    CONDITIONING,
+    SCORING,
+    ConditioningCLIP,
+    ScoringCLIP,
+    normalise,
+    single,
+    varied,
+)
 from umm_bench.mini.recipes.encoder import EncoderConfig, EncoderRecipe
 
 TEXTS = ["a red fox on the beach", "an owl"]
@@ -161,3 +169,26 @@ def test_the_prototypes_that_teach_the_clip_are_not_shipped_and_begin_at_the_nam
     again.load(tmp_path)
     names = recipe.text(recipe.tokenize([scenes.article(name) for name in recipe.names]))
     assert torch.allclose(again.prototypes.weight, names, atol=1e-4)
+
+
+def test_drawings_of_another_hand_differ_in_shape_and_look_and_belong_to_their_key():
+    canvas = np.zeros((64, 64, 3), np.float32)
+    canvas[20:44, 20:44] = (200, 60, 20)
+    images = [varied(canvas, scenes.rng_for("varied", i)) for i in range(200)]
+    assert all(i.shape == canvas.shape and i.dtype == np.float32 and i.min() >= 0 and i.max() <= 255 for i in images)
+    assert np.array_equal(images[0], varied(canvas, scenes.rng_for("varied", 0)))
+    gray = np.mean([np.ptp(image, axis=2).max() < 1 for image in images])
+    assert 0.1 < gray < 0.3, "edges and grey, less those with a coloured hole"
+    assert 0.05 < np.mean([image[0, 0, 0] > 200 for image in images]) < 0.4, "negatives and white paper"
+    areas = [int((image[..., 0] - image[..., 2] > 100).sum()) for image in images]
+    assert np.ptp([a for a in areas if a]) > 200, "stretched and sheared"
+
+
+def test_a_single_sprite_is_varied_as_often_as_asked():
+    plain, half, all_of_them = ([single(f"k{i}", vary=share) for i in range(40)] for share in (0.0, 0.5, 1.0))
+    assert [n for _, n in plain] == [n for _, n in half] == [n for _, n in all_of_them]
+
+    def same(other):
+        return np.mean([np.array_equal(a, b) for (a, _), (b, _) in zip(plain, other, strict=True)])
+
+    assert 0.2 < same(half) < 0.8 and same(all_of_them) == 0

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
@@ -25,6 +26,7 @@ from transformers import (
 )
 
 from umm_bench.mini import backgrounds, scenes, sprites, tokenizer
+from umm_bench.mini.colors import LUMA
 from umm_bench.mini.recipes.common import load_weights
 from umm_bench.mini.towers import FlatResNetConfig
 
@@ -53,6 +55,7 @@ class CLIPSizes:
     even_share: float = 0.25
     other_names: int = 0  # "a NAME" of so many further concepts that a step's images are told from
     recolor: float = 0.0  # share of those sprites with colours mixed: a concept is its shape, whoever drew it
+    varied: float = 0.0  # share of them drawn as another hand might have
     prototypes: bool = False  # teach the image tower one vector a concept, not shipped, and pull the texts to them
     pull: float = 8.0
     seed: int = 1
@@ -70,6 +73,7 @@ SCORING = CLIPSizes(
     even_share=0.75,
     other_names=48,
     recolor=0.5,
+    varied=0.7,
     prototypes=True,
     seed=2,
 )
@@ -131,8 +135,45 @@ def training_names() -> list[str]:
     return [concept.name for concept in sprites.load().concepts if concept.split == "train"]
 
 
-def single(key: str, recolor: float = 0.0, size: int = 64) -> tuple[np.ndarray, str]:
-    """One training sprite, every concept as likely as another, and its concept; `recolor` mixes channels so often."""
+def varied(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A picture, float32 [S, S, 3], as another hand might have drawn it.
+
+    Sheared and stretched, then perhaps only its edges, grey, coarse or negative, then perhaps with a hole.
+    """
+    size = image.shape[0]
+    margin = size // 2
+    wide = np.pad(np.clip(image, 0, 255).astype(np.uint8), ((margin, margin), (margin, margin), (0, 0)), "reflect")
+    linear = np.diag(np.exp(rng.uniform(-0.3, 0.3, 2)))
+    linear[0, 1], linear[1, 0] = rng.uniform(-0.25, 0.25, 2)
+    centre = margin + size / 2
+    shift = centre - linear @ np.array([size / 2, size / 2])
+    affine = (*linear[0], shift[0], *linear[1], shift[1])
+    drawn = Image.fromarray(wide).transform((size, size), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
+    image = np.asarray(drawn, dtype=np.float32)
+    look = rng.random()
+    if look < 0.15:
+        edges = np.abs(np.gradient(image, axis=0)).sum(2) + np.abs(np.gradient(image, axis=1)).sum(2)
+        edges = np.minimum(edges, 255)[..., None]
+        image = np.repeat(edges if rng.random() < 0.5 else 255 - edges, 3, 2)
+    elif look < 0.3:
+        image = np.repeat(image @ LUMA[:, None], 3, 2)
+    elif look < 0.4:
+        image = np.round(image / 85) * 85
+    elif look < 0.5:
+        image = 255 - image
+    if rng.random() < 0.4:
+        height, width = rng.integers(size // 6, size // 2, 2)
+        y, x = rng.integers(0, size - height), rng.integers(0, size - width)
+        image = image.copy()
+        image[y : y + height, x : x + width] = rng.uniform(0, 255, 3)
+    return image.astype(np.float32)
+
+
+def single(key: str, recolor: float = 0.0, size: int = 64, vary: float = 0.0) -> tuple[np.ndarray, str]:
+    """One training sprite, every concept as likely as another, and its concept.
+
+    `recolor` of them have their channels mixed, `vary` of them are `varied`.
+    """
     rng = scenes.rng_for("single", key)
     names = training_names()
     name = names[int(rng.integers(len(names)))]
@@ -145,6 +186,8 @@ def single(key: str, recolor: float = 0.0, size: int = 64) -> tuple[np.ndarray, 
     if rng.random() < recolor:
         mixed = canvas.reshape(-1, 3) @ rng.dirichlet((0.5, 0.5, 0.5), 3).astype(np.float32)
         canvas = mixed.reshape(canvas.shape)
+    if rng.random() < vary:
+        canvas = varied(canvas, rng)
     return np.clip(canvas, 0, 255).astype(np.uint8), name
 
 
@@ -182,7 +225,7 @@ class _CLIPRecipe:
         key = f"{self.name}-{sizes.seed}-{step}"
         for i in range(sizes.batch_size):
             if i < singles:
-                image, name = single(f"{key}-{i}", sizes.recolor, sizes.image_size)
+                image, name = single(f"{key}-{i}", sizes.recolor, sizes.image_size, sizes.varied)
                 truth.append(scenes.article(name))
             else:
                 scene = scenes.compose(f"{key}-{i}", size=sizes.image_size)
