@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
+from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
@@ -26,6 +27,7 @@ from umm_bench.mini import family, scenes, sprites, tokenizer
 from umm_bench.mini.recipes.clip import image_processor, split_towers
 from umm_bench.mini.recipes.common import Runtime, run_folder
 from umm_bench.mini.recipes.vae import to_tensor
+from umm_bench.progress import Tracker
 from umm_bench.umm.encoded import weights_digest
 
 SCENES = 3
@@ -152,14 +154,19 @@ def cached_scenes(config: SDConfig, vae: AutoencoderKL) -> tuple[torch.Tensor, l
     Made once for a VAE's encoder, in `config.cache`; what is there is read.
     """
     config.cache.mkdir(parents=True, exist_ok=True)
-    means, texts, runtime = [], [], Runtime.detect()
-    kept, drawn = _kept(config), 0
-    for first in range(0, config.captions, config.chunk):
-        path, size = config.cache / f"{first:07d}.safetensors", min(config.chunk, config.captions - first)
-        if not path.exists():
-            rows = list(islice(kept, first - drawn, first - drawn + size))
-            _make_chunk(path, rows, config, vae.to(runtime.device), runtime)
-            drawn = first + size
+    paths = {first: config.cache / f"{first:07d}.safetensors" for first in range(0, config.captions, config.chunk)}
+    missing = [first for first, path in paths.items() if not path.exists()]
+    if missing:
+        kept, seen, runtime = _kept(config), 0, Runtime.detect()
+        with Tracker(Console(stderr=True), "captions drawn", config.captions) as tracker:
+            for first in missing:
+                size = min(config.chunk, config.captions - first)
+                rows = list(islice(kept, first - seen, first - seen + size))
+                _make_chunk(paths[first], rows, config, vae.to(runtime.device), runtime)
+                seen = first + size
+                tracker.update(seen)
+    means, texts = [], []
+    for path in paths.values():
         with safe_open(path, "pt") as file:
             means.append(file.get_tensor("mean"))
             texts += json.loads(file.metadata()["scenes"])
