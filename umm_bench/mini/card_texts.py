@@ -53,12 +53,11 @@ MODELS: dict[str, Model] = {
             "minutes; nor did training on t between 700 and 900 alone.",
             "The shipped weights learnt from one picture and its noise. The recipe now takes the mean of the pictures "
             "of the same caption that a noisy one can be of (stable target field, 2302.00670), of which a composer "
-            "can draw many, and half of its timesteps above 850. At t from 950 on 5,800 samples of it taught more of "
-            "what a word looks like than 14,000 of single pictures at half the learning rate. 10,500 steps of batch "
-            "24 from the shipped weights lowered the error at every t by a few percent, but hardly more concepts were "
-            "recognised, so they are not shipped either. At t = 800 the mean over 47 other pictures of a caption is "
-            "far nearer to the truth than the UNet's guess, for the most frequent concepts as well: it lacks memory "
-            "for outlines there.",
+            "can draw many, and half of its timesteps above 850. An hour of it from the shipped weights lowered the "
+            "error at every t a little, but hardly more concepts were recognised, so its weights are not shipped. "
+            "Scripts that were not kept say what is left: at t = 800 the mean over other pictures of a caption is far "
+            "nearer to the truth than the UNet's guess, for the most frequent concepts as well, so it lacks memory "
+            "for outlines rather than examples.",
             "Ancestral sampling (Euler, 20 steps) drew outlines about as well as DDIM and more backgrounds wrong.",
             "A decoder that had seen no noise drew what the UNet leaves undecided as a mosaic, flat backgrounds too. "
             "`pretrain decoder` goes on with the decoder alone, on latents with noise: the same latents then give "

@@ -293,11 +293,11 @@ def compose(
     return Scene(image, caption, tuple(objects), background, named_relation, style)
 
 
-def _worded(phrase: str, concept: str, split: str) -> list[tuple[Design, str | None, str, float]]:
+def _worded(phrase: str, concept: str) -> list[tuple[Design, str | None, str, float]]:
     """What `describe` can have meant by a phrase: design, recolouring and size word ("" for none), and how likely."""
     sizes = ("", *(word for _, words in SIZE_WORDS for word in words))
     found = []
-    for design in sprites.load().members(concept, split):
+    for design in sprites.load().members(concept, "train"):
         for recolor in (None, *RECOLORS):
             rarity = 0.07 / len(RECOLORS) if recolor else 0.93
             colors = [(recolor, 1.0)] if recolor else [("", 0.45), (" and ".join(design.colors), 0.55)]
@@ -315,15 +315,15 @@ def _sized(scale: float, size: str, rng: np.random.Generator) -> bool:
     return size in words if size else not words or bool(rng.random() < 0.4)
 
 
-def redraw(scene: Scene, key: int | str, number: int, split: str = "train", posed: float = 0.0) -> np.ndarray:
+def redraw(scene: Scene, key: int | str, number: int, posed: float = 0.0) -> np.ndarray:
     """More pictures for a scene's caption, uint8 [number, size, size, 3]: what the composer would draw given its words.
 
     Each has a design, size, place, turn, light, background drawing and, where the caption names none, relation of its
-    own. `split` and `posed` are those of `compose`.
+    own; the designs are training ones. `posed` is that of `compose`.
     """
     subjects = [o for o in scene.objects if o.design]
     worn = next((o.concept for o in scene.objects if not o.design), None)
-    meant = [_worded(o.phrase, o.concept, split) for o in subjects]
+    meant = [_worded(o.phrase, o.concept) for o in subjects]
     chances = [np.cumsum([m[-1] for m in of]) / sum(m[-1] for m in of) for of in meant]
     images = []
     for i in range(number):
