@@ -34,7 +34,7 @@ def test_posing_centres_what_is_large_and_leaves_small_what_is_called_small():
         elif sides[1] > 0.5:
             posed += 1
             x0, y0, x1, y1 = scene.objects[0].box
-            assert sides[0] > 0.5 and abs((x0 + x1) / 2 - 0.5) < 0.25 and abs((y0 + y1) / 2 - 0.5) < 0.25
+            assert sides[0] > 0.5 and abs((x0 + x1) / 2 - 0.5) < 0.15 and abs((y0 + y1) / 2 - 0.5) < 0.15
     assert posed > 50 and small > 5
 
 
@@ -42,11 +42,21 @@ def test_posing_several_keeps_their_places_and_stands_them_upright():
     turned = 0
     for key in range(40):
         scene, casual = (scenes.compose(key, posed=share, subjects=2) for share in (1.0, 0.0))
-        assert scene.caption == casual.caption
         for one, other in zip(scene.objects, casual.objects, strict=True):
+            assert one.concept == other.concept
             assert np.abs(np.add(one.box[:2], one.box[2:]) - np.add(other.box[:2], other.box[2:])).max() < 0.3
         turned += not np.array_equal(scene.image, casual.image)
     assert turned > 20
+
+
+def test_posed_scenes_mostly_have_the_usual_design_and_others_any():
+    def share_usual(posed):
+        things = [o for i in range(300) for o in scenes.compose(i, posed=posed).objects if o.design]
+        return np.mean([o.design == scenes.usual(o.concept).id for o in things])
+
+    even = np.mean([1 / len(sprites.load().members(scenes.compose(i).objects[0].concept, "train")) for i in range(300)])
+    assert abs(share_usual(0.0) - even) < 0.08
+    assert abs(share_usual(1.0) - (scenes.USUAL + (1 - scenes.USUAL) * even)) < 0.08
 
 
 def test_a_box_holds_what_was_drawn():
@@ -124,3 +134,16 @@ def test_redrawn_pictures_are_such_as_the_caption_describes(monkeypatch):
             if scene.relation in ("left of", "right of"):
                 (_, first), (_, second) = sprites_of
                 assert (first.x < second.x) == (scene.relation == "left of")
+
+
+def test_a_portrait_names_one_concept_or_two_and_a_background_and_no_more():
+    kinds, counts = set(), []
+    for key in range(80):
+        scene = scenes.portrait(key)
+        assert np.array_equal(scene.image, scenes.portrait(key).image)
+        named = " and ".join(scenes.article(thing.concept) for thing in scene.objects)
+        assert any(scene.caption == opening.format(f"{named} {scene.background.phrase}") for opening in scenes.OPENINGS)
+        assert all(thing.design == scenes.usual(thing.concept).id for thing in scene.objects)
+        kinds.add(scene.background.kind)
+        counts.append(len(scene.objects))
+    assert kinds == {"plain", "drawn"} and set(counts) == {1, 2} and counts.count(1) > counts.count(2)

@@ -35,8 +35,9 @@ def test_a_generator_goes_on_from_saved_weights_and_refuses_those_of_other_sizes
     assert other.config.cache != recipe.config.cache and other.config.tower != recipe.config.tower
     assert not torch.equal(other.latents, recipe.latents)
     shutil.rmtree(tmp_path / "runs")
-    loose = SDRecipe(dataclasses.replace(small, posed=0.0))  # other scenes: other latents
-    assert loose.config.cache != again.config.cache and not torch.equal(loose.latents, again.latents)
+    for other_scenes in ({"posed": 0.0}, {"plain": 0.0}):
+        loose = SDRecipe(dataclasses.replace(small, **other_scenes))
+        assert loose.config.cache != again.config.cache and not torch.equal(loose.latents, again.latents)
     part = SDRecipe(dataclasses.replace(small, captions=10))  # no whole number of chunks
     assert len(part.captions) == len(part.latents) == 10
     last = sorted(part.config.cache.iterdir())[-1]

@@ -16,9 +16,16 @@ SHAPES = {
         "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D"),
         "use_linear_projection": True,
     },
-    "mini": {
+    "text at half size": {
         "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
         "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+    },
+    "text in the time embedding": {
+        "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D"),
+        "up_block_types": ("CrossAttnUpBlock2D", "UpBlock2D"),
+        "addition_embed_type": "text",
+        "addition_embed_type_num_heads": 2,
+        "resnet_time_scale_shift": "scale_shift",
     },
     "no self-attention": {
         "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"),
@@ -53,7 +60,7 @@ def test_rows_of_all_branches_equal_the_plain_unet(shape, num_images):
 
 @torch.no_grad()
 def test_each_module_of_the_prefix_sees_one_row_an_image_and_the_rest_all():
-    unet = make_unet("mini")
+    unet = make_unet("text at half size")
     prefix, rows = set(text_free_modules(unet)), {}
     assert unet.down_blocks[0] in prefix
     assert unet.down_blocks[1].attentions[0].transformer_blocks[0].attn1 in prefix
@@ -71,14 +78,14 @@ def test_each_module_of_the_prefix_sees_one_row_an_image_and_the_rest_all():
 
 
 def test_the_hooks_leave_even_after_an_error():
-    unet = make_unet("mini")
+    unet = make_unet("text at half size")
     with pytest.raises(RuntimeError), shared_prefix(unet, 1):
         unet(torch.randn(3, 5, 8, 8), 7, encoder_hidden_states=torch.randn(3, 5, 24))
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in unet.modules())
 
 
 def test_a_compiled_unet_is_left_alone():
-    unet = make_unet("mini")
+    unet = make_unet("text at half size")
     unet.mid_block._compiled_call_impl = object()  # what Module.compile sets, without the wait for it
     with shared_prefix(unet, 1):
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in unet.modules())

@@ -34,6 +34,7 @@ FILTERS = {
 }
 ACCESSORIES = ("crown", "top hat", "sunglasses", "umbrella", "balloon")
 RECOLORS = ("red", "yellow", "green", "blue", "purple", "pink")
+USUAL = 0.8  # share of the posed sprites that are drawn as their concept usually is
 OPENINGS = ("{}", "{}", "{}", "a picture of {}", "a photo of {}", "an image of {}", "there is {}")
 
 
@@ -226,14 +227,15 @@ def accessory_placement(name: str, host: Placement) -> Placement:
     return Placement(host.x + side * host.scale, host.y - up * host.scale, wide * host.scale, gain=host.gain)
 
 
-def _posed(at: Placement, count: int) -> Placement:
-    """The same sprite as a photographer would frame it: upright, not mirrored, and alone large and in the middle."""
-    if count > 1:
-        return dataclasses.replace(at, angle=0.0, mirror=False)
-    scale = 0.7 + 0.2 * (at.scale % 0.1) / 0.1
-    return dataclasses.replace(
-        at, x=0.5 + 0.2 * (at.x - 0.5), y=0.5 + 0.2 * (at.y - 0.5), scale=scale, angle=0.0, mirror=False
-    )
+def _posed(at: Placement, spot: tuple[float, float, float], count: int) -> Placement:
+    """The same sprite as a product photograph would frame it: upright, not mirrored, in its place, as large as fits."""
+    x, y = (0.5, 0.5) if count == 1 else (spot[0], spot[1] if count == 2 else 0.5)
+    return dataclasses.replace(at, x=x, y=y, scale=(0.76, 0.505, 0.34)[count - 1], angle=0.0, mirror=False)
+
+
+def usual(concept: str) -> Design:
+    """The training design by which a concept is mostly drawn in posed scenes."""
+    return sprites.load().members(concept, "train")[0]
 
 
 def compose(
@@ -247,21 +249,24 @@ def compose(
             every concept as often as another.
         size: side in pixels.
         subjects: force 1, 2 or 3 sprites; by default mostly one.
-        posed: share of the scenes whose sprites stand upright, large and in the middle. What a generator learns from;
-            all else sees them as they come.
+        posed: share of the scenes whose sprites stand upright, large and in the middle, mostly in their concept's
+            `usual` design. What a generator learns from; all else sees them as they come.
     """
     rng = rng_for("scene", key, split, subjects)
     pose = rng_for("posed", key).random() < posed
     count = subjects or int(rng.choice([1, 2, 3], p=[0.72, 0.25, 0.03]))
     designs = [draw_design(rng, split) for _ in range(count)]
+    if pose and split == "train":
+        often = rng_for("usual", key).random(count) < USUAL
+        designs = [usual(d.concept) if o else d for d, o in zip(designs, often, strict=True)]
     spots, relation = _arrange(rng, count)
     background = backgrounds.choose(rng)
     canvas = backgrounds.draw(background.name, rng, size)
     phrases, objects, placed = [], [], []
-    for design, (x, y, scale) in zip(designs, spots, strict=True):
-        at = random_placement(rng, x, y, scale, jitter=0.03)
-        if pose and (count > 1 or scale > SIZE_WORDS[1][0]):  # one that is called small stays small
-            at = _posed(at, count)
+    for design, spot in zip(designs, spots, strict=True):
+        at = random_placement(rng, *spot, jitter=0.03)
+        if pose and (count > 1 or at.scale > SIZE_WORDS[1][0]):  # one that is called small stays small
+            at = _posed(at, spot, count)
         recolor = str(rng.choice(RECOLORS)) if rng.random() < 0.07 else None
         at = dataclasses.replace(at, recolor=recolor)
         placed.append(at)
@@ -293,6 +298,27 @@ def compose(
     return Scene(image, caption, tuple(objects), background, named_relation, style)
 
 
+def portrait(key: int | str, size: int = 64) -> Scene:
+    """A scene that is asked for in the fewest words: one concept, sometimes two, on a plain or drawn background.
+
+    Training designs only, by their frequency; posed, in the usual design.
+    """
+    rng = rng_for("portrait", key)
+    count = 1 if rng.random() < 0.75 else 2
+    designs = [usual(draw_design(rng).concept) for _ in range(count)]
+    spots, _ = _arrange(rng, count)
+    background = next(b for b in iter(lambda: backgrounds.choose(rng), None) if b.kind != "pattern")
+    canvas = backgrounds.draw(background.name, rng, size)
+    objects = []
+    for design, spot in zip(designs, spots, strict=True):
+        box = paste(canvas, design.id, _posed(random_placement(rng, *spot), spot, count))
+        assert box is not None
+        objects.append(SceneObject(design.id, design.concept, article(design.concept), box))
+    words = " and ".join(thing.phrase for thing in objects)
+    caption = str(rng.choice(OPENINGS)).format(f"{words} {background.phrase}")
+    return Scene(np.clip(canvas, 0, 255).astype(np.uint8), caption, tuple(objects), background)
+
+
 def _worded(phrase: str, concept: str) -> list[tuple[Design, str | None, str, float]]:
     """What `describe` can have meant by a phrase: design, recolouring and size word ("" for none), and how likely."""
     sizes = ("", *(word for _, words in SIZE_WORDS for word in words))
@@ -307,6 +333,14 @@ def _worded(phrase: str, concept: str) -> list[tuple[Design, str | None, str, fl
                         if article(" ".join(filter(None, (size, style, color, concept)))) == phrase:
                             found.append((design, recolor, size, rarity * styled * colored))
     return found
+
+
+def _cumulative(meant: Sequence[tuple[Design, str | None, str, float]], pose: bool) -> np.ndarray:
+    """Chances of what a phrase can mean, added up: even among the concept's designs, or mostly its usual one."""
+    even = 1 / len(sprites.load().members(meant[0][0].concept, "train"))
+    prior = [(1 - USUAL) * even + USUAL * (m[0] == usual(m[0].concept)) if pose else even for m in meant]
+    chances = np.cumsum([m[-1] * p for m, p in zip(meant, prior, strict=True)])
+    return chances / chances[-1]
 
 
 def _sized(scale: float, size: str, rng: np.random.Generator) -> bool:
@@ -324,22 +358,22 @@ def redraw(scene: Scene, key: int | str, number: int, posed: float = 0.0) -> np.
     subjects = [o for o in scene.objects if o.design]
     worn = next((o.concept for o in scene.objects if not o.design), None)
     meant = [_worded(o.phrase, o.concept) for o in subjects]
-    chances = [np.cumsum([m[-1] for m in of]) / sum(m[-1] for m in of) for of in meant]
+    chances = {pose: [_cumulative(of, pose) for of in meant] for pose in (False, True)}
     images = []
     for i in range(number):
         rng = rng_for("redraw", key, i)
-        pose = rng.random() < posed
         placed: list[tuple[str, Placement]] = []
         while len(placed) < len(subjects):
             placed = []
+            pose = bool(rng.random() < posed)
             spots, relation = _arrange(rng, len(subjects))
             if scene.relation not in (None, relation):
                 continue
-            for of, chance, (x, y, scale) in zip(meant, chances, spots, strict=True):
+            for of, chance, spot in zip(meant, chances[pose], spots, strict=True):
                 design, recolor, size, _ = of[min(int(np.searchsorted(chance, rng.random(), "right")), len(of) - 1)]
-                at = random_placement(rng, x, y, scale, jitter=0.03)
-                if pose and (len(subjects) > 1 or scale > SIZE_WORDS[1][0]):
-                    at = _posed(at, len(subjects))
+                at = random_placement(rng, *spot, jitter=0.03)
+                if pose and (len(subjects) > 1 or at.scale > SIZE_WORDS[1][0]):
+                    at = _posed(at, spot, len(subjects))
                 if not _sized(at.scale, size, rng) or (worn and not 0.45 < at.scale < 0.8):
                     break
                 placed.append((design.id, dataclasses.replace(at, recolor=recolor)))

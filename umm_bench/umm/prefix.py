@@ -1,8 +1,9 @@
 """What the branches of one step have in common is computed once.
 
-All branches denoise the same latents, and differ from the UNet's first cross-attention on. Before it lie the time
-embedding, the first convolution, the first residual blocks and, in Stable Diffusion 1.x, the dearest
-self-attention. The modules are untouched: hooks give them one row an image and repeat what comes out.
+All branches denoise the same latents, and differ from where the UNet first reads the text. In Stable Diffusion that is
+its first cross-attention: before it lie the time embedding, the first convolution, the first residual blocks and, in
+1.x, the dearest self-attention. A UNet that adds the text to the time embedding, such as mini's, shares little. The
+modules are untouched: hooks give them one row an image and repeat what comes out.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,8 +17,10 @@ from torch import Tensor, nn
 
 
 def text_free_modules(unet: UNet2DConditionModel) -> Iterator[nn.Module]:
-    """The modules that no text reaches, because they come before the first cross-attention."""
+    """The modules that no text reaches, because they come before the first that reads it."""
     yield from (unet.time_embedding, unet.conv_in)
+    if unet.config.addition_embed_type:  # it is added to the time embedding, which all residual blocks read
+        return
     for block in unet.down_blocks:
         if not getattr(block, "has_cross_attention", False):
             yield block

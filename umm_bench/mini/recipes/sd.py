@@ -30,7 +30,7 @@ from umm_bench.mini.recipes.vae import to_tensor
 from umm_bench.progress import Tracker
 from umm_bench.umm.encoded import weights_digest
 
-SCENES = 3
+SCENES = 5
 COUNTED = 16_384  # `concept_counts.json` says in how many of so many scenes a concept is
 
 
@@ -48,13 +48,14 @@ class SDConfig:
     ones by its power `flatten`, and to `tail_rate` beyond: on a CPU's budget the classes that people try first need
     the examples. `concept_counts.json` records what came of it. For the same reason `posed` of the pictures have their
     sprites upright, and a large one in the middle: a place, turn and mirror image for each outline is much to learn,
-    and what a sampler cannot decide on becomes a mosaic.
+    and what a sampler cannot decide on becomes a mosaic. And `plain` of the captions are portraits': concepts and a
+    background, no more words.
     """
 
     image_size: int = 64
     channels: tuple[int, int] = (64, 128)
-    captions: int = 8192
-    draws: int = 16
+    captions: int = 16384
+    draws: int = 8
     chunk: int = 256
     batch_size: int = 24
     caption_drop: float = 0.1
@@ -62,6 +63,7 @@ class SDConfig:
     flatten: float = 0.5
     tail_rate: float = 0.05
     posed: float = 0.9
+    plain: float = 0.65
     seed: int = 3
     encoder: str = ""  # digests of the VAE's encoder and the image tower: latents and checkpoints belong to them
     tower: str = ""
@@ -77,8 +79,8 @@ class SDConfig:
     @property
     def cache(self) -> Path:
         """Of the latents, by all that they are made of; SCENES goes up when the composer's pictures change."""
-        drawn = f"{self.captions}x{self.draws}-{self.head}-{self.flatten:g}-{self.tail_rate:g}-{self.posed:g}"
-        made_of = f"{self.encoder}-{drawn}-{self.chunk}-{SCENES}"
+        kept = f"{self.head}-{self.flatten:g}-{self.tail_rate:g}-{self.posed:g}-{self.plain:g}"
+        made_of = f"{self.encoder}-{self.captions}x{self.draws}-{kept}-{self.chunk}-{SCENES}"
         return run_folder("sd", self.image_size) / "latents" / made_of
 
 
@@ -128,7 +130,10 @@ def _kept(config: SDConfig) -> Iterator[tuple[str, scenes.Scene]]:
     chance = {c.name: (least / c.weight) ** config.flatten for c in trained[: config.head]}
     for i in count():
         key = f"sd-{i}"
-        scene = scenes.compose(key, size=config.image_size, posed=config.posed)
+        if scenes.rng_for("sd-plain", key).random() < config.plain:
+            scene = scenes.portrait(key, size=config.image_size)
+        else:
+            scene = scenes.compose(key, size=config.image_size, posed=config.posed)
         rate = min((chance.get(o.concept, config.tail_rate) for o in scene.objects), default=0.0)
         if scenes.rng_for("sd-kept", key).random() < rate:
             yield key, scene
@@ -252,13 +257,13 @@ class SDRecipe:
     def timesteps(self, n: int) -> torch.Tensor:
         """Timesteps [n], one from each of n equally likely parts of their distribution: less variance, same mean.
 
-        Half lie evenly above 850, where the words alone decide outlines and a target's variance is least; the others
-        are logit-normal (2403.03206) around t = 770, and some anywhere.
+        A sampler's steps are even, so that 0.4 of them are; 0.3 lie above 850, where the words alone decide, and 0.3
+        are logit-normal (2403.03206) around t = 450, where a blob becomes a drawing.
         """
         u_B = (torch.randperm(n) + torch.rand(n)) / n
-        middle_B = torch.sigmoid(1.2 + 0.9 * torch.special.ndtri(u_B.clamp(1e-4, 1 - 1e-4)))
+        middle_B = torch.sigmoid(-0.2 + 0.9 * torch.special.ndtri(u_B.clamp(1e-4, 1 - 1e-4)))
         kind_B = torch.rand(n)
-        share_B = torch.where(kind_B < 0.5, 0.85 + 0.15 * u_B, torch.where(kind_B < 0.65, u_B, middle_B))
+        share_B = torch.where(kind_B < 0.3, 0.85 + 0.15 * u_B, torch.where(kind_B < 0.7, u_B, middle_B))
         return (share_B * 1000).long().clamp(max=999)
 
     def save(self, folder: Path) -> None:
