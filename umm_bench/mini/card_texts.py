@@ -52,12 +52,13 @@ MODELS: dict[str, Model] = {
             "design, upright, in one size and place, and most captions in the fewest words. What it guesses from pure "
             "noise are drawings now (dog, house, fox, panda, football); in between the sampler makes mosaics of some "
             "of them still. It draws other designs less often for it.",
-            "Given the true picture down to t = 400 and the former UNet's steps from there, guided by 5, a judge knew "
-            "little more of the pictures than of its own: it is there as well that drawings get lost, and more there "
-            "is to be learnt at little noise. More steps or other guidance did not help.",
-            "Words that scale and shift the channels (addition_embed_type, as classes do in ADM) learnt three times "
-            "as fast from random weights on a hundred captions; begun from trained weights they forgot more than they "
-            "learnt in 20 minutes. Not shipped.",
+            "Scripts that were not kept say where drawings get lost. Given the true picture down to t = 400 and the "
+            "former UNet's steps from there, a judge knew little more of the pictures than of those it drew alone; of "
+            "the shipped UNet's guesses on its way it knows fewest around t = 850. More steps or other guidance did "
+            "not help.",
+            "Words that scale and shift the channels too (addition_embed_type, as classes do in ADM) learnt much "
+            "faster from random weights on a hundred captions; begun from trained weights they forgot more than they "
+            "learnt. Not shipped.",
             "Ancestral sampling (Euler, 20 steps) drew outlines about as well as DDIM and more backgrounds wrong.",
             "A decoder that had seen no noise drew what the UNet leaves undecided as a mosaic, flat backgrounds too. "
             "`pretrain decoder` goes on with the decoder alone, on latents with noise: the same latents then give "
@@ -157,6 +158,7 @@ STUDIES = {
     "Short trainings of a TIUE that differ in nothing else, then the same held-out subjects from the same noise: "
     "`python -m benchmarks.augmentation`. Identity is the encoder's cosine with the reference, checked the checker's "
     "share of the very subject, leakage how far the background moved towards the reference's. Each was trained once: "
-    "the intervals are over subjects and do not hold what another draw of the training would change.",
+    "the intervals are over subjects and do not hold what another draw of the training would change. Measured on the "
+    "generator before the last run of its training.",
 }
 """Figures that other commands keep: what their names begin with, and the words above their table."""
