@@ -2,8 +2,8 @@
 
 All branches denoise the same latents, and differ from where the UNet first reads the text. In Stable Diffusion that is
 its first cross-attention: before it lie the time embedding, the first convolution, the first residual blocks and, in
-1.x, the dearest self-attention. A UNet that adds the text to the time embedding, such as mini's, shares little. The
-modules are untouched: hooks give them one row an image and repeat what comes out.
+1.x, the dearest self-attention. A UNet that adds the text to the time embedding shares little. The modules are
+untouched: hooks give them one row an image and repeat what comes out.
 """
 
 from collections.abc import Callable, Iterator
