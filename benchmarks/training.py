@@ -50,7 +50,7 @@ from umm_bench.umm import UMMPipeline, fuse_hidden_states, place_words
 from umm_bench.umm.augment import Augmentation
 from umm_bench.umm.encoded import EncodeConfig, EncodedPairs, encode_pairs
 from umm_bench.umm.pairs import Pair, subject_caption, target_image
-from umm_bench.umm.tiue import rearranged_hidden_states, span_positions
+from umm_bench.umm.tiue import read_positions, rearranged_hidden_states, span_positions
 from umm_bench.umm.trainer import (
     PRECISIONS,
     TrainConfig,
@@ -123,7 +123,7 @@ def plain(pipe: UMMPipeline, pairs: list[Pair], config: TrainConfig, frozen: boo
             words_BLD = torch.where(mask_BL[..., None], place_words(state.tiue(embeds_BE), mask_BL), embedding_BLD)
             # the mask of all tokens: h_r of the whole caption
             h_r_BLD = rearranged_hidden_states(pipe.text_encoder, input_ids_BL, torch.ones_like(mask_BL), words_BLD)
-            h_u_BLD = fuse_hidden_states(h_y_BLD, h_r_BLD, mask_BL)
+            h_u_BLD = fuse_hidden_states(h_y_BLD, h_r_BLD, read_positions(pipe, input_ids_BL, mask_BL))
             loss = denoising_loss(pipe, schedule, z_0_BCHW, h_u_BLD, draws, config.min_snr_gamma)
         state.optimizer.zero_grad(set_to_none=True)
         for model in models:

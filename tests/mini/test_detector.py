@@ -110,6 +110,16 @@ def test_labels_point_at_their_phrase_with_centre_boxes():
     assert torch.allclose(labels["boxes"], torch.tensor([[0.4, 0.3, 0.4, 0.4], [0.5, 0.25, 1.0, 0.5]]))
 
 
+def test_a_picture_without_objects_costs_what_its_false_boxes_do(tiny):
+    """A large batch has one now and then: nothing to match, and no index of the wrong kind."""
+    model, processor = tiny
+    batch = batch_of(processor, 3)
+    empty = detector_data._labels(Grounding(("a fox",), ("fox",), ((),)))
+    assert empty["class_labels"].dtype == torch.long and empty["boxes"].shape == (0, 4)
+    loss = detector_loss(model, Batch(batch.inputs, [*batch.labels[:2], empty], batch.concepts))
+    assert torch.isfinite(loss) and loss != detector_loss(model, batch)
+
+
 def test_the_loss_of_a_batch_is_that_of_its_members(tiny):
     """Fails with transformers' own lookup of label maps from the third image on."""
     model, processor = tiny

@@ -194,6 +194,34 @@ def test_an_unknown_name_is_one_line_and_exit_code_2(capsys):
     assert "unknown mini model" in capsys.readouterr().err
 
 
+def test_options_change_the_recipe_and_its_training():
+    recipe, config = pretrain.make("encoder", 64, ["batch_size=8", "stages=8,8,16,16", "learning_rate=0.5", "decay=0"])
+    assert recipe.batch_size == 8 and recipe.encoder.config.hidden_sizes == [8, 8, 16, 16]
+    assert config.learning_rate == 0.5 and config.decay == 0
+
+
+@pytest.mark.parametrize(
+    ("option", "shown"),
+    [
+        ("nosuch=1", "has no 'nosuch'; choose from stages, blocks, batch_size"),
+        ("batch_size", "give a value like 96"),
+        ("batch_size=0", "give a value like 96"),
+        ("batch_size=1.5", "give a value like 96"),
+        ("learning_rate=nan", "give a value like 0.003"),
+        ("learning_rate=-1", "give a value like 0.003"),
+        ("stages=1,x", "give a value like 64,128,256,512"),
+        ("image_size=32", "has no 'image_size'"),
+        ("steps=5", "has no 'steps'"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_exit_code_2(option, shown, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert pretrain.main(["encoder", "-o", option]) == 2
+    error = capsys.readouterr().err
+    assert shown in error and f"--option {option}" in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_batches_made_ahead_are_the_same_batches(tmp_path):
     alone, losses = _run(tmp_path / "a")
     recipe = _Line()

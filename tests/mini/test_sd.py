@@ -9,6 +9,7 @@ import torch
 
 from umm_bench.errors import UserError
 from umm_bench.mini import family
+from umm_bench.mini.recipes import sd_data
 from umm_bench.mini.recipes.clip import ConditioningCLIP
 from umm_bench.mini.recipes.sd import SDConfig, SDRecipe, expected
 
@@ -39,7 +40,7 @@ def test_a_generator_goes_on_from_saved_weights_and_refuses_those_of_other_sizes
         loose = SDRecipe(dataclasses.replace(small, **other_scenes))
         assert loose.config.cache != again.config.cache and not torch.equal(loose.latents, again.latents)
     part = SDRecipe(dataclasses.replace(small, captions=10))  # no whole number of chunks
-    assert len(part.captions) == len(part.latents) == 10
+    assert len(part.tokens) - 1 == len(part.latents) == 10
     last = sorted(part.config.cache.iterdir())[-1]
     last.unlink()
     assert torch.equal(SDRecipe(part.config).latents, part.latents)  # a chunk made alone is the same chunk
@@ -69,11 +70,41 @@ def test_a_generators_target_is_the_velocity_towards_that_mean(tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     recipe = SDRecipe(SDConfig(captions=8, draws=3, chunk=8, batch_size=4, channels=(16, 32)))
     batch = recipe.batch(0)
-    assert batch["latents"].shape[:2] == (4, 3) and not torch.equal(recipe.batch(1)["latents"], batch["latents"])
+    pictures = recipe.pictures(batch)
+    assert pictures.shape[:2] == (4, 3) and not torch.equal(recipe.pictures(recipe.batch(1)), pictures)
+    assert torch.equal(pictures[0, 0], recipe.latents[batch["rows"][0], batch["order"][0, 0]].float() * recipe.scale)
     seen = {}
     monkeypatch.setattr(recipe, "timesteps", lambda n: torch.full((n,), 999))
     monkeypatch.setattr(recipe.unet, "forward", lambda x, t, h: SimpleNamespace(sample=seen.setdefault("v", wanted)))
-    wanted = -batch["latents"].mean(1)  # pure noise: the velocity is away from the mean of the caption's pictures
+    wanted = -pictures.mean(1)  # pure noise: the velocity is away from the mean of the caption's pictures
     assert recipe.loss(batch) < 1e-9
-    one = {**batch, "latents": batch["latents"][:, :1]}
+    one = {**batch, "order": batch["order"][:, :1]}
     assert recipe.loss(one) > 0.01  # a single picture is not that mean
+
+
+def test_captions_drawn_by_several_processes_are_the_same(tmp_path, monkeypatch):
+    config = SDConfig(captions=12, draws=2, chunk=8, batch_size=2, channels=(16, 32))
+    drawn = []
+    for few in (12, 11):
+        monkeypatch.setattr(sd_data, "FEW", few)
+        (tmp_path / str(few)).mkdir()
+        monkeypatch.chdir(tmp_path / str(few))
+        drawn.append(SDRecipe(config))
+    alone, together = drawn
+    assert torch.equal(alone.latents, together.latents) and alone.counts == together.counts
+    assert torch.equal(alone.tokens, together.tokens) and len(alone.tokens) == 13
+
+
+def test_words_scale_and_shift_every_block(tmp_path, monkeypatch):
+    """Without cross-attention the text still reaches the picture, and its first block."""
+    monkeypatch.chdir(tmp_path)
+    unet = SDRecipe(SDConfig(captions=2, draws=1, chunk=2, batch_size=1, channels=(16, 32))).unet.eval()
+    for name, module in unet.named_modules():
+        if name.endswith("attn2"):
+            monkeypatch.setattr(module, "forward", lambda x, *_, **__: torch.zeros_like(x))
+    seen = []
+    unet.down_blocks[0].register_forward_hook(lambda _, __, out: seen.append(out[0]))
+    x, words = torch.randn(1, 8, 16, 16), torch.randn(2, 1, 5, 192)
+    with torch.no_grad():
+        first, second = (unet(x, 500, h).sample for h in words)
+    assert not torch.allclose(first, second) and not torch.allclose(*seen)

@@ -1,11 +1,20 @@
 """Words become positions, images become words, and nothing but the subject's hidden states changes."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from tests.umm.conftest import make_tiue
 from umm_bench.errors import UserError
-from umm_bench.umm import find_phrase, fuse_hidden_states, load_tiue, place_words, rearranged_hidden_states
+from umm_bench.umm import (
+    find_phrase,
+    fuse_hidden_states,
+    load_tiue,
+    place_words,
+    read_positions,
+    rearranged_hidden_states,
+)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +89,30 @@ def test_h_u_differs_at_the_subject_only_and_equals_the_full_encoding(tiny_sd, t
     hook.remove()
     assert torch.allclose(h_u[mask_BL], full[mask_BL], atol=1e-5)
     assert not encoder.get_input_embeddings()._forward_hooks
+
+
+def test_a_unet_that_reads_a_summary_finds_the_subject_where_the_text_ends(tiny_sd, tiny_tokenizer):
+    encoder, caption = tiny_sd.text_encoder, "a dog on snow"
+    ids_BL = tiny_tokenizer(caption, padding="max_length", return_tensors="pt").input_ids
+    mask_BL = torch.zeros_like(ids_BL, dtype=torch.bool)
+    mask_BL[:, 2] = True
+    bases = {
+        kind: SimpleNamespace(
+            tokenizer=tiny_tokenizer, unet=SimpleNamespace(config=SimpleNamespace(addition_embed_type=kind))
+        )
+        for kind in (None, "text")
+    }
+    assert torch.equal(read_positions(bases[None], ids_BL, mask_BL), mask_BL)
+    read_BL = read_positions(bases["text"], ids_BL, mask_BL)
+    end = len(tiny_tokenizer(caption).input_ids) - 1
+    assert read_BL[0].tolist() == [i == 2 or i >= end for i in range(ids_BL.shape[1])]
+    words_BLD = place_words(torch.randn(1, 1, 32), mask_BL)
+    h_y = encoder(ids_BL)[0]
+    h_u = fuse_hidden_states(h_y, rearranged_hidden_states(encoder, ids_BL, mask_BL, words_BLD, read_BL), read_BL)
+    changed = (h_u != h_y).any(dim=-1)
+    assert changed.tolist() == read_BL.tolist()
+    all_of_it = rearranged_hidden_states(encoder, ids_BL, mask_BL, words_BLD, torch.ones_like(mask_BL))
+    assert torch.allclose(h_u[read_BL], all_of_it[read_BL], atol=1e-5)
 
 
 def test_the_hook_leaves_when_the_encoder_fails(tiny_sd):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 WEIGHTS = Path(__file__).parent / "weights"
 TRAINING = "training.json"
-COUNTS = "concept_counts.json"  # of a generator: in how many of recipes.sd.COUNTED draws each concept was
+COUNTS = "concept_counts.json"  # of a generator: in how many of recipes.sd_data.COUNTED draws each concept was
 HOME = {"vae": "sd", "clip": "sd", "decoder": "sd"}  # recipes whose models are shipped inside another's
 PARTS = WEIGHTS / "parts"  # a VAE and a CLIP that are ahead of the shipped `sd`: the next one is trained on them
 NAMES = ("sd", "image_encoder", "scoring_clip", "encoder", "detector", "tiue")

@@ -9,9 +9,11 @@ import argparse
 import dataclasses
 import importlib
 import json
+import math
 import shutil
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +47,50 @@ RECIPES: dict[str, tuple[str, TrainConfig]] = {
 }
 
 
-def make(name: str, image_size: int = 64) -> tuple[Recipe, TrainConfig]:
-    """The recipe of a name and its configuration. UserError for an unknown name."""
+def make(name: str, image_size: int = 64, options: Sequence[str] = ()) -> tuple[Recipe, TrainConfig]:
+    """The recipe of a name and its configuration, changed by `options` ("batch_size=256").
+
+    UserError for an unknown name or option.
+    """
     if name not in RECIPES:
         raise UserError(f"unknown mini model {name!r}; choose from {', '.join(RECIPES)}")
     target, config = RECIPES[name]
     module, attribute = target.split(":")
     recipe = getattr(importlib.import_module(module), attribute)
-    return recipe(dataclasses.replace(recipe.default, image_size=image_size)), config
+    default = dataclasses.replace(recipe.default, image_size=image_size)
+    for option in options:
+        key, _, text = option.partition("=")
+        if key in _options(default):
+            default = dataclasses.replace(default, **{key: _read(option, getattr(default, key), text)})
+        elif key in _options(config):
+            config = dataclasses.replace(config, **{key: _read(option, getattr(config, key), text)})
+        else:
+            known = ", ".join([*_options(default), *_options(config)])
+            raise UserError(f"--option {option}: {name} has no {key!r}; choose from {known}")
+    return recipe(default), config
+
+
+def _options(config: Any) -> list[str]:
+    """What of a configuration can be chosen: numbers and rows of them, but those that have arguments of their own."""
+    kept = ("image_size", "steps")
+    names = [field.name for field in dataclasses.fields(config) if field.name not in kept]
+    return [name for name in names if isinstance(getattr(config, name), int | float | tuple)]
+
+
+def _read(option: str, now: Any, text: str) -> Any:
+    """`text` as a value of `now`'s kind: a number, several with commas, true or false. UserError for anything else."""
+    try:
+        if isinstance(now, bool):
+            return {"true": True, "false": False}[text]
+        if isinstance(now, tuple):
+            return tuple(int(part) for part in text.split(","))
+        value = type(now)(text)
+        if math.isfinite(value) and (value > 0 or (value == 0 and (now == 0 or isinstance(now, float)))):
+            return value
+    except (ValueError, KeyError):
+        pass
+    example = ",".join(map(str, now)) if isinstance(now, tuple) else str(now).lower()
+    raise UserError(f"--option {option}: give a value like {example}")
 
 
 def warm_start(recipe: Recipe) -> None:
@@ -82,6 +120,8 @@ def training_runs(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
     """How `recipe` was trained, for the model card: one entry a run, those of the weights it started from first."""
     state = json.loads((folder / "checkpoint" / "state.json").read_text())
     run = {"steps": state["step"], "batch_size": recipe.batch_size, "hours": round(state["seconds"] / 3600, 2)}
+    if state.get("device", "cpu") != "cpu":
+        run["device"] = state["device"]
     before = json.loads((folder / ORIGIN).read_text()) if (folder / ORIGIN).is_file() else []
     return [*before, run]
 
@@ -98,6 +138,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--compile", action="store_true", help="torch.compile: minutes to begin, then faster")
     parser.add_argument("--warm-start", action="store_true", help="begin with the shipped weights, not random ones")
     parser.add_argument("--seconds", type=float, help="stop, with the checkpoint written, after this long")
+    parser.add_argument(
+        "-o",
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="change the recipe, as batch_size=256 or learning_rate=0.002; a wrong name lists them all",
+    )
     args = parser.parse_args(argv)
     return run_command(lambda: _pretrain(args), interrupted="stopped; the same command continues")
 
@@ -114,7 +162,7 @@ def _pretrain(args: argparse.Namespace) -> None:
         raise UserError("--warm-start takes the shipped weights, which are for 64 px")
     if args.size % 32:
         raise UserError(f"--size {args.size}: must be a multiple of 32")
-    recipe, config = make(args.name, args.size)
+    recipe, config = make(args.name, args.size, args.option)
     if args.steps is not None:
         config = dataclasses.replace(config, steps=args.steps)
     if args.warm_start:

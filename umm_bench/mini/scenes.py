@@ -304,7 +304,7 @@ def portrait(key: int | str, size: int = 64) -> Scene:
     Training designs only, by their frequency; posed, in the usual design.
     """
     rng = rng_for("portrait", key)
-    count = 1 if rng.random() < 0.75 else 2
+    count = 1 if rng.random() < 0.65 else 2
     designs = [usual(draw_design(rng).concept) for _ in range(count)]
     spots, _ = _arrange(rng, count)
     background = next(b for b in iter(lambda: backgrounds.choose(rng), None) if b.kind != "pattern")

@@ -10,6 +10,7 @@ from umm_bench.umm.tiue import (
     fuse_hidden_states,
     load_tiue,
     place_words,
+    read_positions,
     rearranged_hidden_states,
 )
 
@@ -28,5 +29,6 @@ __all__ = [
     "load_card",
     "load_tiue",
     "place_words",
+    "read_positions",
     "rearranged_hidden_states",
 ]

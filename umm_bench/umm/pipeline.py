@@ -159,7 +159,7 @@ class UMMPipeline(StableDiffusionPipeline):
             prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         ).input_ids.to(device)
         with lora_scaled(self.text_encoder, lora_scale):
-            hidden_states = branch_hidden_states(self.text_encoder, input_ids_NL, h_y_NLD, masks_SNL, words, drawn)
+            hidden_states = branch_hidden_states(self, input_ids_NL, h_y_NLD, masks_SNL, words, drawn)
         return {TEXT: h_y_NLD, **hidden_states}
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+from diffusers import StableDiffusionPipeline
 from diffusers.utils import scale_lora_layers, unscale_lora_layers
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -16,7 +17,7 @@ from umm_bench.errors import UserError
 from umm_bench.images import ImageInput
 from umm_bench.umm.cards import SubjectCard
 from umm_bench.umm.guidance import Branch, Schedule
-from umm_bench.umm.tiue import find_phrase, fuse_hidden_states, place_words, rearranged_hidden_states
+from umm_bench.umm.tiue import find_phrase, fuse_hidden_states, place_words, read_positions, rearranged_hidden_states
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def subject_masks(tokenizer: CLIPTokenizer, prompts: Sequence[str], phrases: Seq
 
 
 def branch_hidden_states(
-    text_encoder: CLIPTextModel,
+    pipe: StableDiffusionPipeline,
     input_ids_NL: Tensor,
     h_y_NLD: Tensor,
     masks_SNL: Tensor,
@@ -75,8 +76,9 @@ def branch_hidden_states(
         drawn = sorted(branch)
         mask_NL = masks_SNL[drawn].any(dim=0)
         words_NLD = placed_SNLD[drawn].sum(dim=0)
-        h_r = rearranged_hidden_states(text_encoder, input_ids_NL, mask_NL, words_NLD)
-        hidden_states[branch] = fuse_hidden_states(h_y_NLD, h_r, mask_NL)
+        read_NL = read_positions(pipe, input_ids_NL, mask_NL)
+        h_r = rearranged_hidden_states(pipe.text_encoder, input_ids_NL, mask_NL, words_NLD, read_NL)
+        hidden_states[branch] = fuse_hidden_states(h_y_NLD, h_r, read_NL)
     return hidden_states
 
 

@@ -1,8 +1,8 @@
 """Text-and-image unified encoding: an image becomes a word, and the word takes its place in the prompt.
 
 Shapes: B batch, L tokens, D width of the text encoder, E width of the image embedding, K pseudo words.
-h_y hidden states of the text; h_r of the text with the subject's words replaced; h_u = h_y with h_r at the
-subject.
+h_y hidden states of the text; h_r of the text with the subject's words replaced; h_u = h_y with h_r where the subject
+is read: at its words and, for a UNet that also reads a summary of the text, where the text has ended.
 """
 
 import re
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffusers import ConfigMixin, ModelMixin
+from diffusers import ConfigMixin, ModelMixin, StableDiffusionPipeline
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -132,21 +132,39 @@ def _word_embeddings_replaced(text_encoder: CLIPTextModel, mask_BL: Tensor, word
         hook.remove()
 
 
-def rearranged_hidden_states(
-    text_encoder: CLIPTextModel, input_ids_BL: Tensor, mask_BL: Tensor, words_BLD: Tensor
-) -> Tensor:
-    """h_r = CLIP_text(word embeddings of y, those under the mask replaced by v), up to the last masked token.
+def read_positions(pipe: StableDiffusionPipeline, input_ids_BL: Tensor, mask_BL: Tensor) -> Tensor:
+    """Where h_u is h_r, bool [B, L]: `mask_BL`, and in some UNets the end token and the padding after it.
 
-    CLIP's text encoder is causal, so what follows the subject cannot change h_r at the subject, and nothing
+    Stable Diffusion reads its text by cross-attention alone, so that a change at the subject's words is read there. A
+    UNet that also adds all positions' summary to its time embedding (`addition_embed_type="text"`, as DeepFloyd IF)
+    hardly notices one position in it. Where the text has ended a causal encoder holds the whole of it, the pseudo word
+    included; the words around the subject stay those of h_y.
+    """
+    if pipe.unet.config.addition_embed_type != "text":
+        return mask_BL
+    return mask_BL | ((input_ids_BL == pipe.tokenizer.eos_token_id).cumsum(dim=1) > 0)
+
+
+def rearranged_hidden_states(
+    text_encoder: CLIPTextModel,
+    input_ids_BL: Tensor,
+    mask_BL: Tensor,
+    words_BLD: Tensor,
+    read_BL: Tensor | None = None,
+) -> Tensor:
+    """h_r = CLIP_text(word embeddings of y, those under the mask replaced by v), up to the last position of `read_BL`.
+
+    That is the mask where left out. CLIP's text encoder is causal, so what follows cannot change h_r there, and nothing
     else of h_r is used. Returns [B, n, D] with n <= L.
     """
-    n = int(mask_BL.any(dim=0).nonzero().max()) + 1
+    read_BL = mask_BL if read_BL is None else read_BL
+    n = int(read_BL.any(dim=0).nonzero().max()) + 1
     with _word_embeddings_replaced(text_encoder, mask_BL[:, :n], words_BLD[:, :n]):
         return text_encoder(input_ids_BL[:, :n])[0]
 
 
-def fuse_hidden_states(h_y_BLD: Tensor, h_r_BnD: Tensor, mask_BL: Tensor) -> Tensor:
-    """h_u = where(subject position, h_r, h_y); h_r may end after the last subject position."""
+def fuse_hidden_states(h_y_BLD: Tensor, h_r_BnD: Tensor, read_BL: Tensor) -> Tensor:
+    """h_u = where(read, h_r, h_y); h_r may end after the last position that is read."""
     n = h_r_BnD.shape[1]
-    h_u_BnD = torch.where(mask_BL[:, :n, None], h_r_BnD, h_y_BLD[:, :n])
+    h_u_BnD = torch.where(read_BL[:, :n, None], h_r_BnD, h_y_BLD[:, :n])
     return torch.cat([h_u_BnD, h_y_BLD[:, n:]], dim=1)

@@ -24,7 +24,7 @@ from umm_bench.errors import UserError
 from umm_bench.umm.encoded import Batch, EncodedPairs
 from umm_bench.umm.frozen import FrozenConvolutions
 from umm_bench.umm.pipeline import UMMPipeline
-from umm_bench.umm.tiue import TIUE, fuse_hidden_states, place_words, rearranged_hidden_states
+from umm_bench.umm.tiue import TIUE, fuse_hidden_states, place_words, read_positions, rearranged_hidden_states
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -229,8 +229,10 @@ def umm_loss(
 
     mask_BL, h_y_BLD = batch.mask_BL.to(device), batch.h_y_BLD.to(device)
     words_BLD = place_words(tiue(image_embeds_BE.to(device)), mask_BL)
-    h_r_BnD = rearranged_hidden_states(pipe.text_encoder, batch.input_ids_BL.to(device), mask_BL, words_BLD)
-    h_u_BLD = fuse_hidden_states(h_y_BLD, h_r_BnD.to(h_y_BLD.dtype), mask_BL)
+    input_ids_BL = batch.input_ids_BL.to(device)
+    read_BL = read_positions(pipe, input_ids_BL, mask_BL)
+    h_r_BnD = rearranged_hidden_states(pipe.text_encoder, input_ids_BL, mask_BL, words_BLD, read_BL)
+    h_u_BLD = fuse_hidden_states(h_y_BLD, h_r_BnD.to(h_y_BLD.dtype), read_BL)
     return denoising_loss(pipe, schedule, z_0_BCHW, h_u_BLD, draws, config.min_snr_gamma)
 
 

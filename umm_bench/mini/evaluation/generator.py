@@ -20,7 +20,7 @@ from umm_bench.mini.evaluation import detector
 from umm_bench.mini.evaluation.embedders import judge
 from umm_bench.mini.evaluation.intervals import bootstrap, share
 from umm_bench.mini.recipes import encoder as encoder_recipe
-from umm_bench.mini.recipes.sd import COUNTED
+from umm_bench.mini.recipes.sd_data import COUNTED
 from umm_bench.mini.sprites import Design
 
 STEPS, GUIDANCE, BATCH = 20, 5.0, 10

@@ -8,6 +8,7 @@ model, and always gives an answer, so that plain SD has a share to compare with 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ def right_designs(images: np.ndarray, designs: list[Design]) -> np.ndarray:
 
 
 def figures() -> Iterator[Figure]:
-    """`tiue.identity_ratio_to_sd`, `tiue.concept_gap`, `tiue.background_gap`; intervals are over subjects."""
+    """Identity's ratio to plain SD's and how far concept and background fall below it; intervals are over subjects."""
     designs = held_out_designs()
     prompts, grounds = generator.plain_prompts([d.concept for d in designs], "tiue")
     ours = draw_subjects(designs, prompts)
@@ -81,9 +82,11 @@ def figures() -> Iterator[Figure]:
     )
     yield _ratio(*identity)
     learnt = generator.learnt_drawings([d.concept for d in designs])
-    known, trained = (generator.knows(drawings, generator.frequent()).mean() for drawings in (designs, learnt))
-    alone = f"the judge alone, on real drawings: {known:.2f} of the subjects, {trained:.2f} of designs it learnt"
+    known, trained = (generator.knows(drawings, generator.frequent()) for drawings in (designs, learnt))
+    alone = f"the judge alone, on real drawings: {known.mean():.2f} of the subjects, {trained.mean():.2f} of learnt"
     yield _gap("tiue.concept_gap", concept[0], concept[1], alone)
+    remark = "those of the subjects whose real drawing the judge knows"
+    yield replace(_gap("tiue.concept_gap_known", concept[0][known], concept[1][known], remark), bar=None)
     yield _gap("tiue.background_gap", *background)
 
 

@@ -12,7 +12,7 @@ import os
 import shutil
 import signal
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -122,14 +122,14 @@ def to_device(data: Any, device: torch.device) -> Any:
     return data
 
 
-class _Steps(torch.utils.data.Dataset):
-    """A recipe's batches by step, for DataLoader's workers."""
+class _Function(torch.utils.data.Dataset):
+    """A function by its argument, for DataLoader's workers."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        self.recipe = recipe
+    def __init__(self, function: Callable[[int], Any]) -> None:
+        self.function = function
 
-    def __getitem__(self, step: int) -> Any:
-        return self.recipe.batch(step)
+    def __getitem__(self, i: int) -> Any:
+        return self.function(i)
 
 
 def _start_worker(_: int) -> None:
@@ -137,14 +137,12 @@ def _start_worker(_: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a worker has nothing to save
 
 
-def batches(recipe: Recipe, steps: range, workers: int) -> Iterable[Any]:
-    """The batches of `steps` in order, made ahead by `workers` processes."""
-    if not steps:
-        return ()
+def made_ahead(function: Callable[[int], Any], items: Iterable[int], workers: int) -> Iterable[Any]:
+    """`function` of each of `items`, in order; made ahead by `workers` processes, 0 in this one."""
     return torch.utils.data.DataLoader(
-        _Steps(recipe),
+        _Function(function),
         batch_size=None,
-        sampler=steps,
+        sampler=items,
         num_workers=workers,
         worker_init_fn=_start_worker,
         collate_fn=_as_it_is,
@@ -308,12 +306,13 @@ def fit(
     saved, step, whole = time.monotonic(), start, False
 
     def save() -> None:
-        state = {"step": step, "seconds": seconds, "fingerprint": fingerprint}
+        state = {"step": step, "seconds": seconds, "device": runtime.device.type, "fingerprint": fingerprint}
         save_checkpoint(checkpoint, recipe.module, optimizer, average, state)
 
     try:
         began = time.monotonic()
-        for batch in batches(recipe, range(start, config.steps), runtime.workers):
+        steps = range(start, config.steps)
+        for batch in made_ahead(recipe.batch, steps, runtime.workers) if steps else ():
             torch.manual_seed(config.seed * 1_000_003 + step)
             with torch.autocast(runtime.device.type, runtime.dtype, enabled=runtime.dtype != torch.float32):
                 loss = recipe.loss(to_device(batch, runtime.device))

@@ -130,7 +130,10 @@ def _labels(grounding: Grounding) -> dict[str, Tensor]:
     classes = [i for i, boxes in enumerate(grounding.boxes) for _ in boxes]
     corners = torch.tensor([box for boxes in grounding.boxes for box in boxes]).reshape(-1, 4)
     low, high = corners[:, :2], corners[:, 2:]
-    return {"class_labels": torch.tensor(classes), "boxes": torch.cat([(low + high) / 2, high - low], 1)}
+    return {
+        "class_labels": torch.tensor(classes, dtype=torch.long),
+        "boxes": torch.cat([(low + high) / 2, high - low], 1),
+    }
 
 
 def phrase_spans(input_ids_L: Tensor, separators: Iterable[int]) -> list[tuple[int, int]]:

@@ -26,7 +26,7 @@ class EncoderConfig:
     """Sizes, the temperature of the contrastive loss, and the share of a batch that is there with its whole concept."""
 
     image_size: int = 64
-    stages: tuple[int, ...] = (32, 64, 128, 256)
+    stages: tuple[int, ...] = (64, 128, 256, 512)
     blocks: tuple[int, ...] = (1, 1, 1, 1)
     batch_size: int = 96
     temperature: float = 0.1

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import json
-import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import count, islice
 from pathlib import Path
 
 import numpy as np
@@ -17,71 +12,13 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from rich.console import Console
-from safetensors import safe_open
-from safetensors.torch import save_file
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from umm_bench.errors import UserError
-from umm_bench.mini import family, scenes, sprites, tokenizer
+from umm_bench.mini import family, scenes, tokenizer
 from umm_bench.mini.recipes.clip import image_processor, split_towers
-from umm_bench.mini.recipes.common import Runtime, run_folder
-from umm_bench.mini.recipes.vae import to_tensor
-from umm_bench.progress import Tracker
+from umm_bench.mini.recipes.sd_data import COUNTED, SDConfig, cached_scenes
 from umm_bench.umm.encoded import weights_digest
-
-SCENES = 5
-COUNTED = 16_384  # `concept_counts.json` says in how many of so many scenes a concept is
-
-
-def _part(name: str, image_size: int) -> Path:
-    """Where a finished VAE or CLIP is: of a training here or, in a clone, one that is ahead of the shipped `sd`."""
-    here = run_folder(name, image_size) / "model"
-    return family.PARTS / name if image_size == 64 and not here.is_dir() else here
-
-
-@dataclass(frozen=True)
-class SDConfig:
-    """`captions` of the composer, each with the latents of `draws` pictures that it describes, in files of `chunk`.
-
-    A scene is kept with a chance that falls with its most frequent concept's share: among the `head` most frequent
-    ones by its power `flatten`, and to `tail_rate` beyond: on a CPU's budget the classes that people try first need
-    the examples. `concept_counts.json` records what came of it. For the same reason `posed` of the pictures have their
-    sprites upright, and a large one in the middle: a place, turn and mirror image for each outline is much to learn,
-    and what a sampler cannot decide on becomes a mosaic. And `plain` of the captions are portraits': concepts and a
-    background, no more words.
-    """
-
-    image_size: int = 64
-    channels: tuple[int, int] = (64, 128)
-    captions: int = 16384
-    draws: int = 8
-    chunk: int = 256
-    batch_size: int = 24
-    caption_drop: float = 0.1
-    head: int = 100
-    flatten: float = 0.5
-    tail_rate: float = 0.05
-    posed: float = 0.9
-    plain: float = 0.65
-    seed: int = 3
-    encoder: str = ""  # digests of the VAE's encoder and the image tower: latents and checkpoints belong to them
-    tower: str = ""
-
-    @property
-    def vae(self) -> Path:
-        return _part("vae", self.image_size)
-
-    @property
-    def clip(self) -> Path:
-        return _part("clip", self.image_size)
-
-    @property
-    def cache(self) -> Path:
-        """Of the latents, by all that they are made of; SCENES goes up when the composer's pictures change."""
-        kept = f"{self.head}-{self.flatten:g}-{self.tail_rate:g}-{self.posed:g}-{self.plain:g}"
-        made_of = f"{self.encoder}-{self.captions}x{self.draws}-{kept}-{self.chunk}-{SCENES}"
-        return run_folder("sd", self.image_size) / "latents" / made_of
 
 
 def _digest(module: torch.nn.Module) -> str:
@@ -107,7 +44,8 @@ def scheduler() -> DDIMScheduler:
 def build(config: SDConfig, latent_channels: int, text_width: int) -> UNet2DConditionModel:
     """A randomly initialised UNet: little at the latents' full size, much at half of it, where text is read.
 
-    Three levels of (64, 128, 256) cost less a step, but had 128 channels only at 8x8, where outlines are decided.
+    Words also scale and shift the channels of every block, through the time embedding (as DeepFloyd IF adds them to
+    it): what a concept looks like is learnt in a fraction of the samples that cross-attention alone needs.
     """
     return UNet2DConditionModel(
         sample_size=config.image_size // 4,
@@ -118,65 +56,12 @@ def build(config: SDConfig, latent_channels: int, text_width: int) -> UNet2DCond
         up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
         layers_per_block=1,
         cross_attention_dim=text_width,
-        attention_head_dim=(2, 4),  # diffusers reads this as the number of heads
+        attention_head_dim=tuple(max(1, width // 32) for width in config.channels),  # diffusers: numbers of heads
+        addition_embed_type="text",
+        addition_embed_type_num_heads=4,
+        resnet_time_scale_shift="scale_shift",
         norm_num_groups=16,
     )
-
-
-def _kept(config: SDConfig) -> Iterator[tuple[str, scenes.Scene]]:
-    """The keys and scenes whose captions the generator learns, without end."""
-    trained = [concept for concept in sprites.load().concepts if concept.weight > 0]
-    least = trained[min(config.head, len(trained)) - 1].weight
-    chance = {c.name: (least / c.weight) ** config.flatten for c in trained[: config.head]}
-    for i in count():
-        key = f"sd-{i}"
-        if scenes.rng_for("sd-plain", key).random() < config.plain:
-            scene = scenes.portrait(key, size=config.image_size)
-        else:
-            scene = scenes.compose(key, size=config.image_size, posed=config.posed)
-        rate = min((chance.get(o.concept, config.tail_rate) for o in scene.objects), default=0.0)
-        if scenes.rng_for("sd-kept", key).random() < rate:
-            yield key, scene
-
-
-def _make_chunk(
-    path: Path, kept: Sequence[tuple[str, scenes.Scene]], config: SDConfig, vae: AutoencoderKL, runtime: Runtime
-) -> None:
-    device, dtype = runtime.device, runtime.dtype
-    means, texts = [], []
-    for key, scene in kept:
-        texts.append({"caption": scene.caption, "concepts": [o.concept for o in scene.objects]})
-        images = to_tensor(scenes.redraw(scene, key, config.draws, posed=config.posed)).to(device)
-        with torch.no_grad(), torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            means.append(vae.encode(images).latent_dist.mean.half().cpu())
-    save_file({"mean": torch.stack(means).contiguous()}, f"{path}.part", metadata={"scenes": json.dumps(texts)})
-    os.replace(f"{path}.part", path)
-
-
-def cached_scenes(config: SDConfig, vae: AutoencoderKL) -> tuple[torch.Tensor, list[dict]]:
-    """Posterior means of captions' pictures, float16 [captions, draws, C, S / 4, S / 4], each caption and its concepts.
-
-    Made once for a VAE's encoder, in `config.cache`; what is there is read.
-    """
-    config.cache.mkdir(parents=True, exist_ok=True)
-    paths = {first: config.cache / f"{first:07d}.safetensors" for first in range(0, config.captions, config.chunk)}
-    missing = [first for first, path in paths.items() if not path.exists()]
-    if missing:
-        kept, seen, runtime = _kept(config), 0, Runtime.detect()
-        with Tracker(Console(stderr=True), "captions drawn", config.captions) as tracker:
-            for first in missing:
-                size = min(config.chunk, config.captions - first)
-                rows = list(islice(kept, first - seen, first - seen + size))
-                _make_chunk(paths[first], rows, config, vae.to(runtime.device), runtime)
-                seen = first + size
-                tracker.update(seen)
-    means, texts = [], []
-    for path in paths.values():
-        with safe_open(path, "pt") as file:
-            means.append(file.get_tensor("mean"))
-            texts += json.loads(file.metadata()["scenes"])
-    vae.to("cpu")
-    return torch.cat(means), texts
 
 
 def expected(
@@ -224,23 +109,29 @@ class SDRecipe:
         # The posterior is narrow (the KL weight is 1e-6), so its mean stands for a draw.
         self.latents, texts = cached_scenes(self.config, self.vae)
         # SD's convention: unit variance over all channels, one number in the VAE's configuration.
-        self.vae.register_to_config(scaling_factor=round(1.0 / self.latents.float().std().item(), 5))
-        self.captions = [text["caption"] for text in texts]
+        self.scale = round(1.0 / self.latents.float().std().item(), 5)
+        self.vae.register_to_config(scaling_factor=self.scale)
+        captions = [*(text["caption"] for text in texts), ""]
+        self.tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt").input_ids
         self.counts: Counter[str] = Counter(name for text in texts for name in text["concepts"])
 
     def batch(self, step: int) -> dict[str, torch.Tensor]:
-        """Latents [B, draws, C, S / 4, S / 4] of unit variance, in an order of their own; captions' tokens [B, L]."""
+        """Rows [B] of the latents, the draws of each in an order of their own [B, draws], captions' tokens [B, L]."""
         c = self.config
         rng = scenes.rng_for("sd-batch", c.seed, step)
         rows = rng.integers(c.captions, size=c.batch_size)
         order = rng.permuted(np.tile(np.arange(c.draws), (c.batch_size, 1)), axis=1)
-        captions = ["" if rng.random() < c.caption_drop else self.captions[i] for i in rows]
-        tokens = self.tokenizer(captions, padding="max_length", truncation=True, return_tensors="pt")
-        latents = self.latents[torch.from_numpy(rows)[:, None], torch.from_numpy(order)]
-        return {"latents": latents.float() * self.vae.config.scaling_factor, "input_ids": tokens.input_ids}
+        said = np.where(rng.random(c.batch_size) < c.caption_drop, c.captions, rows)
+        return {"rows": torch.from_numpy(rows), "order": torch.from_numpy(order), "input_ids": self.tokens[said]}
+
+    def pictures(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+        """A batch's latents [B, draws, C, S / 4, S / 4], of unit variance, where the batch is."""
+        self.latents = self.latents.to(batch["rows"].device)  # once: a graphics processor has room for all of them
+        drawn = self.latents[batch["rows"][:, None], batch["order"]]
+        return drawn.float() * self.scale
 
     def loss(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-        clean_BKCHW = batch["latents"]
+        clean_BKCHW = self.pictures(batch)
         x_BCHW = clean_BKCHW[:, 0]
         h_BLD = self.text_encoder(batch["input_ids"]).last_hidden_state
         t_B = self.timesteps(len(x_BCHW)).to(x_BCHW.device)

@@ -63,9 +63,10 @@ def build(config: VAEConfig) -> AutoencoderKL:
     )
 
 
-def to_tensor(images: np.ndarray) -> torch.Tensor:
-    """uint8 [B, S, S, 3] to float [B, 3, S, S] in [-1, 1]."""
-    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
+def to_tensor(images: np.ndarray | torch.Tensor) -> torch.Tensor:
+    """uint8 [B, S, S, 3] to float [B, 3, S, S] in [-1, 1], where it is."""
+    pixels = images if isinstance(images, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(images))
+    return pixels.permute(0, 3, 1, 2).float().div(127.5).sub(1.0)
 
 
 def _shrink_and_turn(x_BCHW: torch.Tensor, share: float, turns: int) -> torch.Tensor:
