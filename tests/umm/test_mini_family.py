@@ -65,10 +65,11 @@ def test_a_batch_equals_its_members(pipe):
     assert far(both[1:], draw(pipe, subjects=cat(), seeds=(2,))) < 1e-4
 
 
-def test_h_u_changes_at_the_subject_only(pipe):
+def test_h_u_changes_at_the_subject_and_where_the_text_has_ended(pipe):
     h_y = pipe.encode_prompt([PROMPT], pipe.device, 1, False)[0]
     h_u = pipe.encode_subject_prompt([PROMPT], h_y, [cat()], [frozenset({0})])[frozenset({0})]
-    assert (h_u != h_y).any(dim=-1)[0].nonzero().flatten().tolist() == [2]
+    end = len(pipe.tokenizer(PROMPT).input_ids) - 1
+    assert (h_u != h_y).any(dim=-1)[0].nonzero().flatten().tolist() == [2, *range(end, h_y.shape[1])]
 
 
 def test_save_and_load_give_the_same_image(pipe, tmp_path):
