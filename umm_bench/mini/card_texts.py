@@ -34,7 +34,8 @@ MODELS: dict[str, Model] = {
         'from diffusers import StableDiffusionPipeline\n\npipe = StableDiffusionPipeline.from_pretrained("{folder}")\n'
         'image = pipe("a dog on a blue background", num_inference_steps=20, guidance_scale=5.0).images[0]',
         ("vae.", "sd."),
-        "It knows the composer's wording and world only; rare concepts are drawn worse than frequent ones, by design.",
+        "It knows the composer's wording and world only; rare concepts are drawn worse than frequent ones, by design. "
+        "Its figures are of prompts, not of designs: for a name alone it draws the design that it saw most.",
         (
             "VAE: 4x down with 4 channels and 8x down with 16 lost more detail; 4x with 8 channels costs the UNet "
             "nothing, so that is what is shipped.",
@@ -46,8 +47,8 @@ MODELS: dict[str, Model] = {
             '(`addition_embed_type="text"`, as in DeepFloyd IF): from random weights, and after as many pictures, its '
             "error at pure noise was half of the other's (a script that was not kept). The rest is width, 96 and 192 "
             "channels, and minutes of a GPU, three times the pictures of all runs before: `pretrain sd "
-            "-o batch_size=512 -o learning_rate=0.0015`. How much is whose was not measured. The text encoder went on "
-            "from the former generator's.",
+            "-o batch_size=512 -o learning_rate=0.0015 --steps 4772`. How much is whose was not "
+            "measured. The text encoder went on from the former generator's.",
             "The loss takes the mean of the pictures of the same caption that a noisy one can be of (stable target "
             "field, 2302.00670), of which a composer can draw many.",
             "As long as a concept's four to seven designs, sizes and places were equally likely, the mean of its "
@@ -130,16 +131,16 @@ MODELS: dict[str, Model] = {
         'from umm_bench.umm import load_tiue\n\ntiue = load_tiue("{folder}")',
         ("tiue.",),
         "It fits this family's text and image encoders only. At alpha 0.8 the judge finds the concept less often than "
-        "in plain SD's pictures. Much of that is the judge's: it knows held-out drawings, which the pictures are to "
-        "show, less well than those that it and SD have learnt; `tiue.concept_gap_known` leaves out the subjects that "
-        "it does not know.",
+        "in plain SD's pictures. The judge knows held-out drawings, which the pictures are to show, less well than "
+        "those that it and SD have learnt, but the gap is as wide without the subjects that it does not know "
+        "(`tiue.concept_gap_known`): outlines are lost. It takes over colours and some shape, rarely the drawing.",
         (
             "The generator adds a summary of all positions of its text to its time embedding. While h_u had the pseudo "
             "word at the subject's words alone, as Stable Diffusion reads it, pictures with and without it were the "
             "same. Now the end token and the padding, where a causal encoder holds the whole text, have it too. Half "
-            "of it there cost less of the outline and gave less of the subject.",
+            "of it there cost less of the outline and gave less of the subject (scripts that were not kept).",
             "Min-SNR weights leave little to the noisy timesteps, where this generator decides on a design: all are "
-            "weighed alike.",
+            "weighed alike. That came with the other change, so neither was measured alone.",
             "For the generators before, 16,000 mined rows in place of 4,000 told nothing apart from a second run of "
             "the same recipe.",
         ),

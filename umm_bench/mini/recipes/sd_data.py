@@ -133,7 +133,7 @@ def cached_scenes(config: SDConfig, vae: AutoencoderKL) -> tuple[torch.Tensor, l
     if missing:
         runtime, todo = Runtime.detect(), config.captions - missing[0]
         workers = (os.cpu_count() or 1) if todo > FEW else 0
-        windows = made_ahead(functools.partial(_kept_in_window, config), count(), workers)  # type: ignore[arg-type]
+        windows = made_ahead(functools.partial(_kept_in_window, config), count(), workers)
         numbers = list(islice(chain.from_iterable(windows), config.captions))
         wanted = [numbers[first : first + config.chunk] for first in missing]
         drawn = iter(made_ahead(functools.partial(_pictures, config), [*chain.from_iterable(wanted)], workers))
