@@ -22,6 +22,7 @@ from torch import Tensor
 
 from baselines.finetuning import (
     Augment,
+    Progress,
     cache_latents,
     denoising_errors,
     image_size,
@@ -29,12 +30,12 @@ from baselines.finetuning import (
     read_references,
     require_finite,
     require_positive,
-    save_state,
     training_schedule,
     with_components,
 )
 from baselines.stable_diffusion import draw
 from umm_bench.base import Base
+from umm_bench.images import open_image
 from umm_bench.methods import Generation, Prompt, Subject
 from umm_bench.seeding import seed_for
 
@@ -93,9 +94,10 @@ class DreamBooth:
             "subject": subject.id,
         }
         if not is_complete(directory, record):
-            unet = self.trainable_unet(subject)
-            losses = [loss for _, loss in self.train(subject, unet)]
-            save_state(directory, record, losses, lambda path: self.save(unet, path))
+            unet, progress = self.trainable_unet(subject), Progress(directory, record)
+            for _ in self.train(subject, unet, progress):
+                pass
+            progress.finish(directory, lambda path: self.save(unet, path))
             logger.info("fine-tuned the UNet for %s", subject.id)
         return self.load(directory)
 
@@ -123,22 +125,29 @@ class DreamBooth:
             )
         return unet
 
-    def train(self, subject: Subject, unet: UNet2DConditionModel) -> Iterator[tuple[int, float]]:
-        """Fine-tunes `unet` in place, yielding (step, loss). UserError when it diverges."""
+    def train(
+        self, subject: Subject, unet: UNet2DConditionModel, progress: Progress | None = None
+    ) -> Iterator[tuple[int, float]]:
+        """Fine-tunes `unet` in place, yielding (step, loss). UserError when it diverges.
+
+        With `progress` it goes on where a former call was cut off.
+        """
         config, pipe = self.config, self.base.pipeline()
         size = image_size(pipe)
         latents = cache_latents(pipe.vae, read_references(subject.references), size, config.augment)
         h_subject_BLD = self.condition(instance_prompt(subject, config.identifier), config.batch_size)
         prior = None
         if config.num_class_images:
-            prior = cache_latents(pipe.vae, self.class_images(subject), size, config.augment)
+            prior = cache_latents(
+                pipe.vae, self.class_images(subject, progress.folder if progress else None), size, config.augment
+            )
             h_class_BLD = self.condition(class_prompt(subject), config.batch_size)
         schedule = training_schedule(pipe)
         parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
         # Fused: the same update in a quarter of the time, which is an eighth of a step on a CPU.
         optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
         unet.train()
-        for step in range(config.steps):
+        for step in range(progress.begin(parameters, optimizer) if progress else 0, config.steps):
             generator = torch.Generator().manual_seed(seed_for(self.name, subject.id, step))
             image_B = torch.randint(len(latents), (config.batch_size,), generator=generator)
             z_BCHW, h_BLD = latents.sample(image_B, generator), h_subject_BLD
@@ -155,16 +164,30 @@ class DreamBooth:
             require_finite(self.name, subject, step, loss, norm)
             optimizer.step()
             optimizer.zero_grad()
+            if progress:
+                progress.step(loss.item())
             yield step, loss.item()
         unet.eval()
 
-    def class_images(self, subject: Subject) -> list[Image.Image]:
-        """What the base draws of the class; eight at a time, which bounds the memory."""
+    def class_images(self, subject: Subject, folder: Path | None = None) -> list[Image.Image]:
+        """What the base draws of the class; eight at a time, which bounds the memory. Kept in `folder`, if any."""
         seeds = [seed_for(self.name, "class", subject.class_noun, i) for i in range(self.config.num_class_images)]
         sampler = Generation(self.config.class_inference_steps, self.config.class_guidance_scale)
         text, pipe = class_prompt(subject), self.base.pipeline()
-        batches = [seeds[start : start + 8] for start in range(0, len(seeds), 8)]
-        return [image for batch in batches for image in draw(pipe, text, batch, sampler)]
+        images: list[Image.Image] = []
+        for start in range(0, len(seeds), 8):
+            batch = seeds[start : start + 8]
+            paths = [folder / f"class-{start + i}.png" for i in range(len(batch))] if folder else []
+            if paths and all(path.is_file() for path in paths):
+                images += [open_image(path) for path in paths]
+                continue
+            drawn = draw(pipe, text, batch, sampler)
+            for path, image in zip(paths, drawn, strict=False):
+                partial = path.with_suffix(".part")
+                image.save(partial, "PNG")
+                partial.replace(path)
+            images += drawn
+        return images
 
     @torch.no_grad()
     def condition(self, text: str, batch_size: int) -> Tensor:

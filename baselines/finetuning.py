@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image, ImageOps
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -149,13 +152,96 @@ def is_complete(directory: Path, record: dict[str, Any]) -> bool:
         return False
 
 
-def save_state(directory: Path, record: dict[str, Any], losses: list[float], write: Callable[[Path], None]) -> None:
-    """Lets `write` fill a folder beside `directory`, then moves it in place: no half state is ever found."""
+class Progress:
+    """How far a fine-tune has come, kept beside `directory`, so that a kill costs at most the time since the last save.
+
+    Saving takes a twentieth of the time at most: what is small is saved every few seconds, a whole UNet less often.
+    `folder` may hold more that a fine-tune would not make twice.
+    """
+
+    def __init__(self, directory: Path, record: dict[str, Any]) -> None:
+        self.folder = directory.with_name(f"{directory.name}.unfinished")
+        self.losses: list[float] = []
+        self.seconds_before = 0.0
+        self._record = json.loads(json.dumps(record))
+        self._began = self._saved = time.monotonic()
+        self._pause = 5.0
+        if is_complete(self.folder, record):
+            self.seconds_before = json.loads((self.folder / STATE_FILE).read_text())["seconds"]
+        else:
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True)
+            self._note()
+
+    def begin(self, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer) -> int:
+        """Put back what was saved of the parameters and of their optimizer; the step to go on with, from 0."""
+        self._parameters, self._optimizer = parameters, optimizer
+        state = json.loads((self.folder / STATE_FILE).read_text())
+        if not state["losses"]:
+            return 0
+        try:
+            tensors = load_file(self.folder / f"{len(state['losses'])}.safetensors")
+        except (OSError, SafetensorError):  # a disk that lost it: from the start, then
+            return 0
+        self.losses = state["losses"]
+        memory: dict[int, dict[str, Tensor]] = {}
+        with torch.no_grad():
+            for i, parameter in enumerate(parameters):
+                parameter.copy_(tensors.pop(str(i)))
+        for name, tensor in tensors.items():
+            i_text, key = name.split(".", 1)
+            memory.setdefault(int(i_text), {})[key] = tensor
+        optimizer.load_state_dict({"state": memory, "param_groups": optimizer.state_dict()["param_groups"]})
+        return len(self.losses)
+
+    def step(self, loss: float) -> None:
+        """Note a step that is done, and save where that is due."""
+        self.losses.append(loss)
+        if time.monotonic() - self._saved < self._pause:
+            return
+        start = time.monotonic()
+        tensors = {str(i): p.detach() for i, p in enumerate(self._parameters)}
+        for i, entry in self._optimizer.state_dict()["state"].items():
+            tensors |= {f"{i}.{key}": torch.as_tensor(value) for key, value in entry.items()}
+        path = self.folder / f"{len(self.losses)}.safetensors"
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
+        self._note()  # from here on it is this one
+        for other in self.folder.glob("*.safetensors"):
+            if other != path:
+                other.unlink()
+        self._saved = time.monotonic()
+        self._pause = max(5.0, 20 * (self._saved - start))
+
+    def _note(self) -> None:
+        seconds = self.seconds_before + time.monotonic() - self._began
+        state = {"record": self._record, "losses": self.losses, "seconds": seconds}
+        partial = self.folder / f"{STATE_FILE}.part"
+        partial.write_text(json.dumps(state))
+        partial.replace(self.folder / STATE_FILE)
+
+    def finish(self, directory: Path, write: Callable[[Path], None]) -> None:
+        """`save_state`, after which nothing is unfinished."""
+        save_state(directory, self._record, self.losses, write, self.seconds_before)
+        shutil.rmtree(self.folder)
+
+
+def save_state(
+    directory: Path,
+    record: dict[str, Any],
+    losses: list[float],
+    write: Callable[[Path], None],
+    seconds_before: float = 0.0,
+) -> None:
+    """Lets `write` fill a folder beside `directory`, then moves it in place: no half state is ever found.
+
+    `seconds_before` is what was spent in calls that were cut off, which the bench counts too.
+    """
     partial = directory.with_name(f"{directory.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     write(partial)
-    (partial / STATE_FILE).write_text(json.dumps({"record": record, "losses": losses}, indent=1))
+    state = {"record": record, "losses": losses, "seconds_before": seconds_before}
+    (partial / STATE_FILE).write_text(json.dumps(state, indent=1))
     if directory.exists():
         shutil.rmtree(directory)
     partial.replace(directory)

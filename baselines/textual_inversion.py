@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from baselines.finetuning import (
     Augment,
+    Progress,
     cache_latents,
     denoising_errors,
     frozen,
@@ -23,7 +24,6 @@ from baselines.finetuning import (
     read_references,
     require_finite,
     require_positive,
-    save_state,
     training_schedule,
     with_components,
 )
@@ -87,10 +87,11 @@ class TextualInversion:
             "subject": subject.id,
         }
         if not is_complete(directory, record):
-            rows_VD = self.initial_rows(subject)
-            losses = [loss for _, loss in self.train(subject, rows_VD)]
+            rows_VD, progress = self.initial_rows(subject), Progress(directory, record)
+            for _ in self.train(subject, rows_VD, progress):
+                pass
             tensors = {self.config.placeholder: rows_VD.detach().cpu()}
-            save_state(directory, record, losses, lambda path: save_file(tensors, path / EMBEDDINGS_FILE))
+            progress.finish(directory, lambda path: save_file(tensors, path / EMBEDDINGS_FILE))
             logger.info("learnt %s for %s", self.config.placeholder, subject.id)
         pipe = self.copied_pipeline()
         pipe.load_textual_inversion(directory, weight_name=EMBEDDINGS_FILE)
@@ -118,10 +119,12 @@ class TextualInversion:
         mean_D = table.detach()[ids_T.to(table.device)].float().mean(0)
         return nn.Parameter(mean_D.repeat(self.config.num_vectors, 1))
 
-    def train(self, subject: Subject, rows_VD: nn.Parameter) -> Iterator[tuple[int, float]]:
+    def train(
+        self, subject: Subject, rows_VD: nn.Parameter, progress: Progress | None = None
+    ) -> Iterator[tuple[int, float]]:
         """Optimises `rows_VD` in place, yielding (step, loss). The base's own weights collect no gradient.
 
-        UserError when it diverges.
+        With `progress` it goes on where a former call was cut off. UserError when it diverges.
         """
         config = self.config
         pipe = self.copied_pipeline()
@@ -152,7 +155,7 @@ class TextualInversion:
         optimizer = torch.optim.AdamW([rows_VD], lr=config.learning_rate, weight_decay=config.weight_decay)
         hook = pipe.text_encoder.get_input_embeddings().register_forward_hook(put_rows)
         try:
-            for step in range(config.steps):
+            for step in range(progress.begin([rows_VD], optimizer) if progress else 0, config.steps):
                 generator = torch.Generator().manual_seed(seed_for(self.name, subject.id, step))
                 image_B = torch.randint(len(latents), (config.batch_size,), generator=generator)
                 text_B = torch.randint(len(templates), (config.batch_size,), generator=generator)
@@ -165,6 +168,8 @@ class TextualInversion:
                 require_finite(self.name, subject, step, loss, norm)
                 optimizer.step()
                 optimizer.zero_grad()
+                if progress:
+                    progress.step(loss.item())
                 yield step, loss.item()
         finally:
             hook.remove()

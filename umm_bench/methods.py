@@ -83,7 +83,8 @@ class Method(Protocol):
         """Fine-tune for `subject` and save into `directory`, or load from there when it is complete.
 
         `directory` exists only after an earlier complete setup; a method with nothing to save never creates
-        it. What is returned is handed to `generate` as `state`.
+        it. What is returned is handed to `generate` as `state`. A setup that goes on after a kill leaves the seconds
+        spent before in `directory`/state.json as `seconds_before`.
         """
 
     def generate(self, state: Any, subject: Subject, prompt: Prompt, seeds: Sequence[int]) -> list[Image.Image]:

@@ -4,6 +4,7 @@ Each stage is a generator of `Event`s, and leaves the store complete up to its l
 anywhere and started again.
 """
 
+import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
@@ -80,12 +81,20 @@ def set_up(method: Any, method_plan: MethodPlan, subject: Subject, setup_key: st
         "method": method_plan.name,
         "subject": subject.id,
         "config_json": asdict(method_plan.config),
-        "seconds": cost.seconds,
+        "seconds": cost.seconds + _seconds_before(directory),
         "peak_mb": cost.peak_mb,
         "path": f"setups/{setup_key}" if directory.is_dir() else None,
     }
     store.upsert("setups", [row])
     return state
+
+
+def _seconds_before(directory: Path) -> float:
+    """What a setup spent in calls that were cut off, where it says so in a `state.json`."""
+    try:
+        return float(json.loads((directory / "state.json").read_text())["seconds_before"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
 
 
 def draw(method: Any, method_plan: MethodPlan, state: Any, batch: Sequence[Sample], plan: Plan, store: Store) -> None:

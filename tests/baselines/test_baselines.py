@@ -11,6 +11,7 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
+from baselines import finetuning
 from baselines.dreambooth import DreamBooth, DreamBoothConfig, class_prompt, instance_prompt
 from baselines.finetuning import (
     cache_latents,
@@ -102,6 +103,55 @@ def test_training_is_a_function_of_the_subject(name: str, base: Base, subject: S
         losses.append(json.loads((tmp_path / directory / "state.json").read_text())["losses"])
     assert losses[0] == losses[1]
     assert losses[0] != losses[2]
+
+
+def cut_off(method, subject: Subject, directory: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """A setup that saves whenever it can, and is killed in the step after `after`."""
+    step = finetuning.Progress.step
+
+    def killed(progress, loss):
+        if len(progress.losses) == after:
+            raise KeyboardInterrupt
+        progress._pause = 0.0
+        step(progress, loss)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(finetuning.Progress, "step", killed)
+        method.setup(subject, directory)
+
+
+@pytest.mark.parametrize("name", ["textual_inversion", "dreambooth", "lora"])
+def test_a_killed_fine_tune_goes_on_as_if_nothing_had_been(
+    name: str, base: Base, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method, directory = make(name, base, steps=6), tmp_path / "state"
+    whole = pixels(method.generate(method.setup(subject, tmp_path / "whole"), subject, PROMPT, [7]))
+    cut_off(method, subject, directory, monkeypatch, after=4)
+    assert not directory.exists() and (tmp_path / "state.unfinished").is_dir()
+    before = json.loads((tmp_path / "state.unfinished" / "state.json").read_text())["seconds"]
+    denoised = []
+    errors = finetuning.denoising_errors
+    monkeypatch.setattr(f"baselines.{method.name}.denoising_errors", lambda *args: denoised.append(1) or errors(*args))
+    monkeypatch.setattr("baselines.dreambooth.draw", lambda *args: pytest.fail("class images drawn again"))
+    state = method.setup(subject, directory)
+    monkeypatch.undo()
+    assert len(denoised) == 2, "four of the six steps were done"
+    records = [json.loads((tmp_path / of / "state.json").read_text()) for of in ("whole", "state")]
+    assert records[0]["losses"] == records[1]["losses"]
+    assert records[0]["seconds_before"] == 0 and records[1]["seconds_before"] == before > 0
+    assert np.array_equal(whole, pixels(method.generate(state, subject, PROMPT, [7])))
+    assert not (tmp_path / "state.unfinished").exists()
+
+
+def test_a_fine_tune_of_other_settings_does_not_go_on_from_it(
+    base: Base, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_off(make("textual_inversion", base, steps=6), subject, tmp_path / "state", monkeypatch, after=4)
+    make("textual_inversion", base, steps=5).setup(subject, tmp_path / "state")
+    record = json.loads((tmp_path / "state" / "state.json").read_text())
+    make("textual_inversion", base, steps=5).setup(subject, tmp_path / "other")
+    assert record["losses"] == json.loads((tmp_path / "other" / "state.json").read_text())["losses"]
+    assert record["seconds_before"] == 0
 
 
 @pytest.mark.parametrize("name", ["textual_inversion", "dreambooth", "lora"])

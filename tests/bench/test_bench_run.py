@@ -76,6 +76,20 @@ def test_a_setup_without_its_row_is_done_again(bench, tmp_path):
     assert Painter.set_up == [("red-fox", False), ("red-fox", False)]
 
 
+def test_a_setup_that_was_cut_off_costs_what_was_spent_before_too(bench, tmp_path, monkeypatch):
+    setup = Painter.setup
+
+    def went_on(self, subject, directory):
+        setup(self, subject, directory)
+        (directory / "state.json").write_text('{"seconds_before": 100.5}')
+        return subject.id
+
+    monkeypatch.setattr(Painter, "setup", went_on)
+    assert bench("--methods", "painter", "--subjects", "1", "--prompts", "1") == 0
+    [(seconds,)] = query(tmp_path, "select seconds from setups")
+    assert 100.5 <= seconds < 102
+
+
 def test_more_is_added_to_what_is_there(bench):
     assert bench("--methods", "painter") == 0
     assert bench("--methods", "painter,other", "--subjects", "3", "--prompts", "3") == 0
