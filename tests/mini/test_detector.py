@@ -5,17 +5,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
+from transformers import AutoModel, AutoModelForZeroShotObjectDetection, AutoProcessor
 from transformers.models.grounding_dino.modeling_grounding_dino import build_label_maps
 
-from umm_bench.mini import scenes
+from umm_bench.mini import family, scenes
 from umm_bench.mini.recipes import detector, detector_data
 from umm_bench.mini.recipes.detector import DetectorConfig, build_detector
 from umm_bench.mini.recipes.detector_data import Batch, Grounding, PromptConfig, training_batch
 from umm_bench.mini.recipes.detector_loss import alignment_loss, detector_loss
 
 TINY = DetectorConfig(
-    channels=(16, 32, 32), depths=(1, 1, 1), d_model=32, heads=2, ffn=32, encoder_layers=1, text_width=32, num_queries=8
+    stages=(16, 16, 32, 32), d_model=32, heads=2, ffn=32, encoder_layers=1, text_width=32, num_queries=8
 )
 
 
@@ -37,6 +37,15 @@ def test_the_default_is_small_and_seeded():
     again, _ = build_detector(DetectorConfig())
     assert sum(p.numel() for p in model.parameters()) <= 4_000_000
     assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True))
+
+
+def test_it_starts_with_the_eyes_of_the_scoring_clip():
+    recipe = detector.DetectorRecipe()
+    tower = AutoModel.from_pretrained(family.path("scoring_clip"), dtype=torch.float32).vision_model.eval()
+    pixels = torch.rand(2, 3, 64, 64)
+    maps = recipe.module.model.backbone.conv_encoder.model(pixels).feature_maps
+    assert [tuple(m.shape[2:]) for m in maps] == [(8, 8), (4, 4), (2, 2)]
+    assert torch.allclose(maps[-1].mean((2, 3)), tower(pixels).pooler_output, atol=1e-4)
 
 
 def test_building_leaves_the_callers_random_numbers_alone():
@@ -154,7 +163,7 @@ def test_alignment_prefers_the_right_phrase(tiny):
     text = torch.stack(
         [m[:, :length].float().T @ p for m, p in zip(maps, phrases.split([len(m) for m in maps]), strict=True)]
     )
-    right = torch.zeros(2, 80, width)
+    right = torch.zeros(2, 84, width)  # 8 x 8, 4 x 4 and 2 x 2 cells
     for i, label in enumerate(batch.labels):
         right[i] += phrases.split([len(m) for m in maps])[i][label["class_labels"]].sum(0)
     wrong = right.roll(1, 0)

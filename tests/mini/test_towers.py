@@ -185,7 +185,10 @@ def test_drawings_of_another_hand_differ_in_shape_and_look_and_belong_to_their_k
 
 
 def test_a_single_sprite_is_varied_as_often_as_asked():
-    plain, half, all_of_them = ([single(f"k{i}", vary=share) for i in range(40)] for share in (0.0, 0.5, 1.0))
+    plain, half, all_of_them = (
+        [single(f"k{i}", dataclasses.replace(SCORING, varied=share, recolor=0.0)) for i in range(40)]
+        for share in (0.0, 0.5, 1.0)
+    )
     assert [n for _, n in plain] == [n for _, n in half] == [n for _, n in all_of_them]
 
     def same(other):

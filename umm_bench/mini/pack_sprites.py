@@ -1,8 +1,10 @@
-"""Pack open-licence emoji designs into one parquet: `python -m umm_bench.mini.pack_sprites NODE_MODULES`.
+"""Pack open-licence drawings into two parquets: `python -m umm_bench.mini.pack_sprites NODE_MODULES`.
 
 Run once by maintainers (extra `sprites`), after
 `npm install --ignore-scripts @iconify-json/{noto,twemoji,fluent-emoji-flat,fluent-emoji,fxemoji,emojione}
-@lobehub/fluent-emoji-3d emojibase-data`. Users get the packed file, `assets/sprites.parquet`.
+@lobehub/fluent-emoji-3d emojibase-data` and, for the drawings that only the judges learn from,
+`@iconify-json/{noto-v1,streamline-emojis,icon-park,emojione-monotone,fluent-emoji-high-contrast,game-icons,mdi,ph}`.
+Users get the packed files, `assets/sprites.parquet` and `assets/further.parquet`; `--only` packs one of them.
 """
 
 from __future__ import annotations
@@ -32,6 +34,17 @@ ICONIFY = {
     "fx": "fxemoji",
     "emojione": "emojione",
 }
+# Sets for `umm_bench.mini.further`: those that name their drawings by the emoji, then those that have names only.
+FURTHER_EMOJI = {"noto-v1": "noto-v1", "emojione-monotone": "emojione-monotone"}
+FURTHER_NAMED = {
+    "fluent-high-contrast": "fluent-emoji-high-contrast",
+    "streamline": "streamline-emojis",
+    "icon-park": "icon-park",
+    "game-icons": "game-icons",
+    "mdi": "mdi",
+    "phosphor": "ph",
+}
+_VARIANT = r"(-\d+|-fill|-filled|-duotone|-outline)?"
 ASSETS = Path(__file__).parent / "assets"
 
 
@@ -64,14 +77,18 @@ class _IconSet:
             if alias is not None and not {"hFlip", "vFlip", "rotate"} & set(alias):
                 name = alias["parent"]
             if name in self.icons:
-                icon = self.icons[name]
-                width, height = icon.get("width", self.width), icon.get("height", self.height)
-                box = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
-                return (
-                    '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-                    f'viewBox="{box}">{icon["body"]}</svg>'
-                )
+                return self.named(name)
         return None
+
+    def named(self, name: str) -> str:
+        """The SVG of an icon's name."""
+        icon = self.icons[name]
+        width, height = icon.get("width", self.width), icon.get("height", self.height)
+        box = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
+        return (
+            '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+            f'viewBox="{box}" color="white">{icon["body"]}</svg>'
+        )
 
 
 def _trim(image: Image.Image) -> Image.Image | None:
@@ -89,10 +106,57 @@ def _trim(image: Image.Image) -> Image.Image | None:
     return canvas
 
 
-def designs(node_modules: Path) -> Iterator[dict[str, object]]:
-    """Yield one row a design: id, concept, group, subgroup, style, colors, webp."""
+def _render(svg: str) -> Image.Image:
     import resvg_py
 
+    png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIZE * 2, height=SIZE * 2))
+    return Image.open(io.BytesIO(png)).convert("RGBA")
+
+
+def _webp(sprite: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    sprite.save(buffer, "WEBP", quality=76, method=6, alpha_quality=90)
+    return buffer.getvalue()
+
+
+def further(node_modules: Path) -> Iterator[dict[str, object]]:
+    """Yield one row a drawing by another hand of a packed concept: id, concept, style, colors, webp.
+
+    Monochrome ones are white and have no colours. A set's drawing belongs to a concept by its emoji, or by its name
+    with at most a number or a finish after it.
+    """
+    rows = json.loads((node_modules / "emojibase-data/en/data.json").read_text())
+    first: dict[str, str] = {}
+    for row in sorted(rows, key=lambda row: row.get("order", 0)):
+        first.setdefault(concept_name(row["label"]), row["hexcode"])
+    concepts = sorted(set(pq.read_table(ASSETS / "sprites.parquet", columns=["concept"])["concept"].to_pylist()))
+    names = {first[c]: [_slug(c)] for c in concepts}
+    for style, package in (FURTHER_EMOJI | FURTHER_NAMED).items():
+        icons = _IconSet(node_modules / "@iconify-json" / package, names)
+        for concept in concepts:
+            if style in FURTHER_EMOJI:
+                found = {_slug(concept): icons.svg(first[concept])}
+            else:
+                variant = re.compile(re.escape(_slug(concept)) + _VARIANT)
+                found = {name: icons.named(name) for name in icons.icons if variant.fullmatch(name)}
+            for name, svg in found.items():
+                sprite = _trim(_render(svg)) if svg else None
+                if sprite is None:
+                    continue
+                pixels = np.asarray(sprite)
+                solid = pixels[pixels[..., 3] > 24][:, :3]
+                monochrome = bool((solid > 240).all())
+                yield {
+                    "id": f"{name}/{style}",
+                    "concept": concept,
+                    "style": style,
+                    "colors": [] if monochrome else dominant_colors(pixels),
+                    "webp": _webp(sprite),
+                }
+
+
+def designs(node_modules: Path) -> Iterator[dict[str, object]]:
+    """Yield one row a design: id, concept, group, subgroup, style, colors, webp."""
     meta = json.loads((node_modules / "emojibase-data/meta/groups.json").read_text())
     rows = json.loads((node_modules / "emojibase-data/en/data.json").read_text())
     noto_chars = json.loads((node_modules / "@iconify-json/noto/chars.json").read_text())
@@ -121,8 +185,7 @@ def designs(node_modules: Path) -> Iterator[dict[str, object]]:
         for style, icons in sets.items():
             svg = icons.svg(row["hexcode"])
             if svg is not None:
-                png = bytes(resvg_py.svg_to_bytes(svg_string=svg, width=SIZE * 2, height=SIZE * 2))
-                found[style] = Image.open(io.BytesIO(png)).convert("RGBA")
+                found[style] = _render(svg)
         for stem in (
             row["hexcode"].lower(),
             row["hexcode"].lower().replace("-fe0f", ""),
@@ -136,8 +199,6 @@ def designs(node_modules: Path) -> Iterator[dict[str, object]]:
             sprite = _trim(image)
             if sprite is None:
                 continue
-            buffer = io.BytesIO()
-            sprite.save(buffer, "WEBP", quality=76, method=6, alpha_quality=90)
             yield {
                 "id": f"{_slug(row['label'])}/{style}",
                 "concept": concept,
@@ -145,18 +206,21 @@ def designs(node_modules: Path) -> Iterator[dict[str, object]]:
                 "subgroup": meta["subgroups"][str(row["subgroup"])],
                 "style": style,
                 "colors": dominant_colors(np.asarray(sprite)),
-                "webp": buffer.getvalue(),
+                "webp": _webp(sprite),
             }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("node_modules", type=Path)
+    parser.add_argument("--only", choices=("sprites", "further"))
     args = parser.parse_args()
     ASSETS.mkdir(exist_ok=True)
-    table = pa.Table.from_pylist(list(designs(args.node_modules)))
-    pq.write_table(table, ASSETS / "sprites.parquet", compression="none")
-    print(f"{table.num_rows} designs of {len(set(table['concept'].to_pylist()))} concepts")
+    for name, rows in (("sprites", designs), ("further", further)):
+        if args.only in (None, name):
+            table = pa.Table.from_pylist(list(rows(args.node_modules)))
+            pq.write_table(table, ASSETS / f"{name}.parquet", compression="none")
+            print(f"{name}: {table.num_rows} drawings of {len(set(table['concept'].to_pylist()))} concepts")
 
 
 if __name__ == "__main__":

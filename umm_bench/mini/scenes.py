@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from umm_bench.mini import backgrounds, sprites
+from umm_bench.mini import backgrounds, further, sprites
 from umm_bench.mini.backgrounds import Background
 from umm_bench.mini.colors import LUMA, PALETTE, vector
 from umm_bench.mini.sprites import Design
@@ -239,18 +239,24 @@ def usual(concept: str) -> Design:
 
 
 def compose(
-    key: int | str, split: str = "train", size: int = 64, subjects: int | None = None, posed: float = 0.0
+    key: int | str,
+    split: str = "train",
+    size: int = 64,
+    subjects: int | None = None,
+    posed: float = 0.0,
+    other_hands: float = 0.0,
 ) -> Scene:
     """The scene of a key, about a millisecond at 64 px.
 
     Args:
-        key: any integer or string; the scene is a function of (key, split, size, subjects, posed).
+        key: any integer or string; the scene is a function of it and of the other arguments.
         split: "train" draws training designs by their Zipfian frequency; "train_even", "held_out" and "all" draw
             every concept as often as another.
         size: side in pixels.
         subjects: force 1, 2 or 3 sprites; by default mostly one.
         posed: share of the scenes whose sprites stand upright, large and in the middle, mostly in their concept's
             `usual` design. What a generator learns from; all else sees them as they come.
+        other_hands: share of the sprites that are a `further` drawing of their concept instead, for the judges.
     """
     rng = rng_for("scene", key, split, subjects)
     pose = rng_for("posed", key).random() < posed
@@ -263,11 +269,16 @@ def compose(
     background = backgrounds.choose(rng)
     canvas = backgrounds.draw(background.name, rng, size)
     phrases, objects, placed = [], [], []
-    for design, spot in zip(designs, spots, strict=True):
+    for i, (design, spot) in enumerate(zip(designs, spots, strict=True)):
         at = random_placement(rng, *spot, jitter=0.03)
         if pose and (count > 1 or at.scale > SIZE_WORDS[1][0]):  # one that is called small stays small
             at = _posed(at, spot, count)
         recolor = str(rng.choice(RECOLORS)) if rng.random() < 0.07 else None
+        hands = rng_for("hands", key, i)
+        other = further.draw(design.concept, hands) if hands.random() < other_hands else None
+        if other:
+            design, recolor = other.design, None if other.gain else recolor
+            at = dataclasses.replace(at, gain=other.gain or at.gain)
         at = dataclasses.replace(at, recolor=recolor)
         placed.append(at)
         box = paste(canvas, design.id, at)

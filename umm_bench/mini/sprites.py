@@ -68,7 +68,8 @@ def _unit(*parts: str) -> float:
     return int.from_bytes(hashlib.sha256("|".join(parts).encode()).digest()[:7]) / 2**56
 
 
-def _designer(style: str) -> str:
+def designer(style: str) -> str:
+    """Whose drawings a style's are."""
     return "fluent" if style.startswith("fluent") else style
 
 
@@ -92,14 +93,14 @@ class Sprites:
         concepts = []
         for rank, name in enumerate(ranked):
             members = by_concept[name]
-            designers = sorted({_designer(row["style"]) for row in members})
+            designers = sorted({designer(row["style"]) for row in members})
             absent = None
             if len(designers) >= 4 and _unit("design", name) < HELD_OUT_DESIGN_SHARE:
                 # A designer leaves with all renderings, or the held-out drawing would have been seen in another.
                 absent = designers[int(_unit("designer", name) * len(designers))]
             for row in members:
                 style = row["style"]
-                gone = name in held or _designer(style) == absent
+                gone = name in held or designer(style) == absent
                 drawing = "fluent" if style == "fluent-3d" else style
                 stem = row["id"].split("/")[0]
                 self.designs[row["id"]] = Design(
@@ -129,6 +130,12 @@ class Sprites:
             image = Image.open(io.BytesIO(self._webp[design_id])).convert("RGBA")
             self._rgba[design_id] = np.asarray(image)
         return self._rgba[design_id]
+
+    def add(self, drawing_id: str, webp: bytes) -> None:
+        """Make one more drawing known to `rgba`; it is no design of the world. ValueError for an id that is taken."""
+        if drawing_id in self._webp:
+            raise ValueError(f"{drawing_id} is a design already")
+        self._webp[drawing_id] = webp
 
     def members(self, concept: str, split: str | None = None) -> tuple[Design, ...]:
         """The designs of a concept, all or those of one split."""

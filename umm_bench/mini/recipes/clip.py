@@ -25,7 +25,7 @@ from transformers import (
     VisionTextDualEncoderModel,
 )
 
-from umm_bench.mini import backgrounds, scenes, sprites, tokenizer
+from umm_bench.mini import backgrounds, further, scenes, sprites, tokenizer
 from umm_bench.mini.colors import LUMA
 from umm_bench.mini.recipes.common import load_weights
 from umm_bench.mini.towers import FlatResNetConfig
@@ -55,6 +55,7 @@ class CLIPSizes:
     even_share: float = 0.25
     other_names: int = 0  # "a NAME" of so many further concepts that a step's images are told from
     recolor: float = 0.0  # share of those sprites with colours mixed: a concept is its shape, whoever drew it
+    further: float = 0.0  # share of them, where there are any, by a hand that the world has no drawings of
     varied: float = 0.0  # share of them drawn as another hand might have
     prototypes: bool = False  # teach the image tower one vector a concept, not shipped, and pull the texts to them
     pull: float = 8.0
@@ -73,6 +74,7 @@ SCORING = CLIPSizes(
     even_share=0.75,
     other_names=48,
     recolor=0.5,
+    further=0.5,
     varied=0.7,
     prototypes=True,
     seed=2,
@@ -169,24 +171,28 @@ def varied(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image.astype(np.float32)
 
 
-def single(key: str, recolor: float = 0.0, size: int = 64, vary: float = 0.0) -> tuple[np.ndarray, str]:
+def single(key: str, sizes: CLIPSizes) -> tuple[np.ndarray, str]:
     """One training sprite, every concept as likely as another, and its concept.
 
-    `recolor` of them have their channels mixed, `vary` of them are `varied`.
+    `sizes.further` of them are by further hands, `recolor` have their channels mixed, `varied` are `varied`.
     """
     rng = scenes.rng_for("single", key)
     names = training_names()
     name = names[int(rng.integers(len(names)))]
     members = sprites.load().members(name, "train")
-    design = members[int(rng.integers(len(members)))]
-    canvas = backgrounds.draw(backgrounds.choose(rng).name, rng, size)
+    drawing = members[int(rng.integers(len(members)))].id
+    other = further.draw(name, rng) if rng.random() < sizes.further else None
+    canvas = backgrounds.draw(backgrounds.choose(rng).name, rng, sizes.image_size)
     scale = float(rng.uniform(0.45, 0.95))
     x, y = 0.5 + rng.uniform(-0.5, 0.5, 2) * (1.05 - scale)
-    scenes.paste(canvas, design.id, scenes.random_placement(rng, float(x), float(y), scale))
-    if rng.random() < recolor:
+    at = scenes.random_placement(rng, float(x), float(y), scale)
+    if other:
+        drawing, at = other.design.id, dataclasses.replace(at, gain=other.gain or at.gain)
+    scenes.paste(canvas, drawing, at)
+    if rng.random() < sizes.recolor:
         mixed = canvas.reshape(-1, 3) @ rng.dirichlet((0.5, 0.5, 0.5), 3).astype(np.float32)
         canvas = mixed.reshape(canvas.shape)
-    if rng.random() < vary:
+    if rng.random() < sizes.varied:
         canvas = varied(canvas, rng)
     return np.clip(canvas, 0, 255).astype(np.uint8), name
 
@@ -225,7 +231,7 @@ class _CLIPRecipe:
         key = f"{self.name}-{sizes.seed}-{step}"
         for i in range(sizes.batch_size):
             if i < singles:
-                image, name = single(f"{key}-{i}", sizes.recolor, sizes.image_size, sizes.varied)
+                image, name = single(f"{key}-{i}", sizes)
                 truth.append(scenes.article(name))
             else:
                 scene = scenes.compose(f"{key}-{i}", size=sizes.image_size)

@@ -14,18 +14,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from transformers import (
+    AutoModel,
     BertConfig,
     BertTokenizer,
-    ConvNextConfig,
     GroundingDinoConfig,
     GroundingDinoForObjectDetection,
     GroundingDinoImageProcessorPil,
     GroundingDinoProcessor,
+    ResNetConfig,
 )
 
-from umm_bench.mini import backgrounds, colors, scenes, sprites
+import umm_bench.mini.towers  # noqa: F401  # registers the scoring CLIP's image tower
+from umm_bench.mini import backgrounds, colors, family, scenes, sprites
+from umm_bench.mini.recipes.clip import SCORING
 from umm_bench.mini.recipes.detector_data import Batch, PromptConfig, training_batch
-from umm_bench.mini.recipes.detector_loss import detector_loss
+from umm_bench.mini.recipes.detector_loss import LEVELS, detector_loss
 
 # transformers' GroundingDINO knows the phrase delimiters by their ids in bert-base-uncased, so the vocabulary is laid
 # out around them.
@@ -38,8 +41,8 @@ class DetectorConfig:
     """Sizes of the mini detector and of its batches."""
 
     image_size: int = 64
-    channels: tuple[int, ...] = (64, 128, 192)  # of the backbone's stages, at strides 4, 8, 16
-    depths: tuple[int, ...] = (1, 2, 2)
+    stages: tuple[int, ...] = SCORING.stages  # of the backbone, at strides 4, 8, 16, 32; the last three are features
+    blocks: tuple[int, ...] = SCORING.blocks
     d_model: int = 128
     heads: int = 4
     ffn: int = 256
@@ -50,7 +53,7 @@ class DetectorConfig:
     text_width: int = 128
     text_layers: int = 1
     prompt: PromptConfig = field(default_factory=PromptConfig)
-    batch_size: int = 16
+    batch_size: int = 48
     seed: int = 0
 
 
@@ -89,15 +92,13 @@ def build_detector(
     tokenizer = _tokenizer(world_words() if words is None else words)
     size = {"height": config.image_size, "width": config.image_size}
     image_processor = GroundingDinoImageProcessorPil(size=size)
-    stages = [f"stage{i + 1}" for i in range(len(config.channels))]
-    backbone = ConvNextConfig(
-        num_stages=len(stages),
-        hidden_sizes=list(config.channels),
-        depths=list(config.depths),
-        # 1e-6, the default, is for hundreds of layers; here it would only delay learning.
-        layer_scale_init_value=1.0,
-        image_size=config.image_size,
-        out_features=stages[-2:],  # type: ignore[call-arg]
+    stages = [f"stage{i + 1}" for i in range(len(config.stages))]
+    backbone = ResNetConfig(
+        embedding_size=config.stages[0],
+        hidden_sizes=list(config.stages),
+        depths=list(config.blocks),
+        layer_type="basic",
+        out_features=stages[-LEVELS:],  # type: ignore[call-arg]
     )
     text = BertConfig(
         vocab_size=len(tokenizer),
@@ -118,7 +119,7 @@ def build_detector(
                 text_config=text,
                 d_model=config.d_model,
                 num_queries=config.num_queries,
-                num_feature_levels=2,
+                num_feature_levels=LEVELS,
                 encoder_layers=config.encoder_layers,
                 decoder_layers=config.decoder_layers,
                 encoder_attention_heads=config.heads,
@@ -135,6 +136,8 @@ def build_detector(
             )
         )
         _prime(model)
+    # transformers freezes any ResNet whose parameters are not named as timm's are.
+    model.model.backbone.requires_grad_(True)
     return model, GroundingDinoProcessor(image_processor, tokenizer)
 
 
@@ -168,6 +171,13 @@ class DetectorRecipe:
     def __init__(self, config: DetectorConfig = default) -> None:
         self.config, self.batch_size = config, config.batch_size
         self.module, self.processor = build_detector(config)
+        if (config.stages, config.blocks) == (SCORING.stages, SCORING.blocks):
+            self._take_tower(family.path("scoring_clip"))
+
+    def _take_tower(self, clip: Path) -> None:
+        """Start with the backbone of a CLIP that knows the concepts, as GroundingDINO starts with trained towers."""
+        tower = AutoModel.from_pretrained(clip, dtype=torch.float32).vision_model.state_dict()
+        self.module.model.backbone.conv_encoder.model.load_state_dict(tower, strict=False)
 
     def batch(self, step: int) -> Batch:
         config = self.config

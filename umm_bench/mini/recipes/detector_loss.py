@@ -17,6 +17,7 @@ from umm_bench.mini.recipes.detector_data import Batch
 # Proposals that each object may claim (as H-DETR's one-to-many branch; the decoder stays one to one).
 PROPOSALS_PER_OBJECT = 4
 TEMPERATURE = 0.1
+LEVELS = 3  # feature maps that the detector looks at, each half as wide as the one before
 
 
 def criterion(logits: Tensor, labels: list[dict[str, Tensor]], device: torch.device, pred_boxes: Tensor, config: Any,
@@ -69,10 +70,11 @@ def alignment_loss(vision_BSD: Tensor, text_BLD: Tensor, maps: tuple[Tensor, ...
 
 
 def _cell_centers(cells: int, device: torch.device) -> Tensor:
-    """Centres of the two feature levels' cells, [cells, 2] xy in [0, 1]: n x n and then n/2 x n/2."""
-    n = round((cells * 4 / 5) ** 0.5)
+    """Centres of the feature levels' cells, [cells, 2] xy in [0, 1]: n x n, then half of n on each side and so on."""
+    n = round((cells / sum(4**-level for level in range(LEVELS))) ** 0.5)
     levels = []
-    for side in (n, n // 2):
+    for level in range(LEVELS):
+        side = n >> level
         axis = (torch.arange(side, device=device) + 0.5) / side
         y, x = torch.meshgrid(axis, axis, indexing="ij")
         levels.append(torch.stack([x.flatten(), y.flatten()], 1))
