@@ -155,7 +155,8 @@ def is_complete(directory: Path, record: dict[str, Any]) -> bool:
 class Progress:
     """How far a fine-tune has come, kept beside `directory`, so that a kill costs at most the time since the last save.
 
-    Saving takes a twentieth of the time at most: what is small is saved every few seconds, a whole UNet less often.
+    Saving takes a twentieth of the time at most: what is small is saved every few seconds, a whole UNet less often,
+    and never where the disk would be left with less room than it takes.
     `folder` may hold more that a fine-tune would not make twice.
     """
 
@@ -203,6 +204,9 @@ class Progress:
         tensors = {str(i): p.detach() for i, p in enumerate(self._parameters)}
         for i, entry in self._optimizer.state_dict()["state"].items():
             tensors |= {f"{i}.{key}": torch.as_tensor(value) for key, value in entry.items()}
+        if shutil.disk_usage(self.folder).free < 2 * sum(tensor.nbytes for tensor in tensors.values()):
+            self._pause = math.inf
+            return
         path = self.folder / f"{len(self.losses)}.safetensors"
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path)
         self._note()  # from here on it is this one

@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -141,6 +142,17 @@ def test_a_killed_fine_tune_goes_on_as_if_nothing_had_been(
     assert records[0]["seconds_before"] == 0 and records[1]["seconds_before"] == before > 0
     assert np.array_equal(whole, pixels(method.generate(state, subject, PROMPT, [7])))
     assert not (tmp_path / "state.unfinished").exists()
+
+
+def test_a_full_disk_costs_the_saves_not_the_fine_tune(
+    base: Base, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finetuning.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    method = make("textual_inversion", base, steps=6)
+    cut_off(method, subject, tmp_path / "state", monkeypatch, after=4)
+    assert not list((tmp_path / "state.unfinished").glob("*.safetensors"))
+    method.setup(subject, tmp_path / "state")
+    assert len(json.loads((tmp_path / "state" / "state.json").read_text())["losses"]) == 6
 
 
 def test_a_fine_tune_of_other_settings_does_not_go_on_from_it(
