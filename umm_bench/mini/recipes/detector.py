@@ -1,7 +1,7 @@
-"""The detector: a GroundingDINO of 2.6 million parameters for 64 px scenes, trained from scratch.
+"""The detector: a GroundingDINO of 2.8 million parameters for 64 px scenes, which begins with the scoring CLIP's eyes.
 
 The model is transformers' `GroundingDinoForObjectDetection`, unchanged. Its loss is transformers' too, given the right
-arguments: as called by the model's `labels` path it cannot train from scratch (see `recipes/detector_loss.py`).
+arguments: as called by the model's `labels` path its proposals would stay random (see `recipes/detector_loss.py`).
 """
 
 from __future__ import annotations
