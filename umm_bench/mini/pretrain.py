@@ -35,10 +35,6 @@ RECIPES: dict[str, tuple[str, TrainConfig]] = {
     ),
     "sd": ("umm_bench.mini.recipes.sd:SDRecipe", TrainConfig(steps=25_000, learning_rate=1e-3)),
     "decoder": ("umm_bench.mini.recipes.vae:DecoderRecipe", TrainConfig(steps=700, learning_rate=1e-3, decay=0.5)),
-    "image_encoder": (
-        "umm_bench.mini.recipes.clip:ImageTower",
-        TrainConfig(steps=10_000, learning_rate=1e-3, weight_decay=0.05),
-    ),
     "encoder": (
         "umm_bench.mini.recipes.encoder:EncoderRecipe",
         TrainConfig(steps=2300, learning_rate=3e-3, weight_decay=0.05),

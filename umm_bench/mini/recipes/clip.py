@@ -25,7 +25,7 @@ from transformers import (
     VisionTextDualEncoderModel,
 )
 
-from umm_bench.mini import backgrounds, family, further, scenes, sprites, tokenizer
+from umm_bench.mini import backgrounds, further, scenes, sprites, tokenizer
 from umm_bench.mini.colors import LUMA
 from umm_bench.mini.recipes.common import load_weights
 from umm_bench.mini.towers import FlatResNetConfig
@@ -78,18 +78,6 @@ SCORING = CLIPSizes(
     varied=0.7,
     prototypes=True,
     seed=2,
-)
-
-IMAGE_TOWER = dataclasses.replace(
-    CONDITIONING,
-    name="image_encoder",
-    batch_size=64,
-    even_share=0.6,
-    other_names=48,
-    further=0.4,
-    varied=0.2,
-    prototypes=True,
-    seed=5,
 )
 
 
@@ -319,33 +307,6 @@ class ConditioningCLIP(_CLIPRecipe):
         own = self.clip.state_dict()
         renamed = {k if k in own else f"text_model.{k}": v for k, v in state.items()}
         self.clip.load_state_dict(own | renamed)
-
-
-class ImageTower(_CLIPRecipe):
-    """The conditioning CLIP's image tower alone, once a generator reads the text tower: that one is frozen here.
-
-    What the TIUE can know of a picture is what this tower sees in it.
-    """
-
-    default = IMAGE_TOWER
-
-    def __init__(self, sizes: CLIPSizes | None = None) -> None:
-        super().__init__(sizes)
-        self._speak(CLIPTokenizer.from_pretrained(family.path("sd") / "tokenizer"))
-        text = CLIPTextModel.from_pretrained(family.path("sd") / "text_encoder", dtype=torch.float32).state_dict()
-        self.clip.text_model.load_state_dict({k.removeprefix("text_model."): v for k, v in text.items()})
-        self.clip.text_model.requires_grad_(False)
-
-    def save(self, folder: Path) -> None:
-        vision = CLIPVisionModelWithProjection(self.clip.config.vision_config)
-        state = self.clip.state_dict()
-        vision.load_state_dict({name: state[name] for name in vision.state_dict()})
-        vision.save_pretrained(folder)
-        image_processor(self.config.image_size).save_pretrained(folder)
-
-    def load(self, folder: Path) -> None:
-        vision = CLIPVisionModelWithProjection.from_pretrained(folder, dtype=torch.float32).state_dict()
-        self.clip.load_state_dict(self.clip.state_dict() | vision)
 
 
 class ScoringCLIP(_CLIPRecipe):
