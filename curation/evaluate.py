@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import statistics
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -147,13 +148,14 @@ def load_evaluation(config: BuildConfig, corpus: Path, detector: str) -> Evaluat
 
 
 def best_threshold(curve: Sequence[tuple[float, Score]]) -> tuple[float, Score]:
-    """The threshold of the greatest recall at the asked precision; of the greatest precision where none reaches it.
+    """The threshold of the greatest F1 at the asked precision; of the greatest precision where none reaches it.
 
+    A good detector has the precision at any threshold: what little recall a low one adds is not worth its false boxes.
     The precision counts less its standard error: another corpus should reach the bar, not this one only.
     """
     good = [point for point in curve if point[1].precision - point[1].standard_error >= PRECISION_BAR]
     if good:
-        return max(good, key=lambda point: point[1].recall)
+        return max(good, key=lambda point: statistics.harmonic_mean([point[1].precision, point[1].recall]))
     return max((point for point in curve if point[1].mined), key=lambda point: point[1].precision)
 
 
@@ -177,7 +179,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--tune",
         action="store_true",
-        help="find the threshold of the greatest recall at precision 0.90, on a corpus that is not the evaluated one",
+        help="find the threshold of the greatest F1 at precision 0.90, on a corpus that is not the evaluated one",
     )
     parser.add_argument(
         "--save", action="store_true", help=f"with --tune: keep it as the checkpoint's {OPERATING_POINT}"
