@@ -24,13 +24,13 @@ lint: $(INSTALLED)
 	$(PY) -m mypy
 
 # Everything from the sprites: each model of the mini family, the pairs, the TIUE. Hours on two cores; resumes.
-MINI_PAIRS ?= 16000
+MINI_PAIRS ?= 4000
 mini: $(INSTALLED)
 	for name in vae clip sd decoder scoring_clip encoder detector; do $(PY) -m umm_bench.mini.pretrain $$name || exit $$?; done
 	$(PY) -m curation.evaluate --tune --save
 	$(PY) -m umm_bench.mini.corpus --size $(MINI_PAIRS)
 	$(PY) -m curation.build --source laion --input data/mini-laion-$(MINI_PAIRS) --output data/pairs-$(MINI_PAIRS)
-	$(PY) -m umm_bench.train --data data/pairs-$(MINI_PAIRS) --base mini --output runs/mini/tiue --steps 3000 --lr 5e-4 --min-snr-gamma 0 --resume
+	$(PY) -m umm_bench.train --data data/pairs-$(MINI_PAIRS) --base mini --output runs/mini/tiue --steps 2000 --lr 5e-4 --min-snr-gamma 0 --resume
 	$(PY) -m umm_bench.mini.family runs/mini/tiue
 	$(PY) -m umm_bench.mini.evaluate --write
 	$(PY) -m umm_bench.mini.comparison --write
