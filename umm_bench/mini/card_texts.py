@@ -125,10 +125,11 @@ MODELS: dict[str, Model] = {
         (
             "transformers' own `labels` path cannot train it from scratch; the recipe calls the same loss directly.",
             "A ConvNeXt from random weights was what held it back: after 65,600 scenes it found far less, on training "
-            "designs too, than this one after as many. This one begins with the image tower of the scoring CLIP, as GroundingDINO "
-            "begins with towers that know their words, looks at three of its feature maps in place of two, and learns "
-            "a third of the sprites from `umm_bench.mini.further`. What each of these did was not measured. So the "
-            "miner and the judge of concepts have learnt to see together; the generator has its own eyes.",
+            "designs too, than this one after as many. This one begins with the image tower of the scoring CLIP, as "
+            "GroundingDINO begins with towers that know their words, looks at three of its feature maps in place of "
+            "two, and learns a third of the sprites from `umm_bench.mini.further`. What each of these did was not "
+            "measured. So the miner and the judge of concepts have learnt to see together; the generator has its own "
+            "eyes.",
         ),
         "zero-shot-object-detection",
     ),
@@ -151,13 +152,13 @@ MODELS: dict[str, Model] = {
             "of it there cost less of the outline and gave less of the subject (scripts that were not kept).",
             "Min-SNR weights leave little to the noisy timesteps, where this generator decides on a design: all are "
             "weighed alike. That came with the other change, so neither was measured alone.",
-            "3,000 steps on the pairs that today's detector finds in 16,000 rows, in place of 2,000 steps on those that "
-            "the one before found in 4,000: identity and concept could not be told apart. So this TIUE is still the "
-            "earlier one.",
+            "3,000 steps on the pairs that today's detector finds in 16,000 rows, in place of 2,000 steps on those "
+            "that the one before found in 4,000: identity and concept could not be told apart. So this TIUE is still "
+            "the earlier one.",
             "What it can know of a drawing is what the image encoder beside the generator's text encoder sees in it, "
             "and that one, a ViT taught by captions alone, hardly tells held-out drawings' concepts apart (a script "
-            "that was not kept). 1,450 steps of teaching it names as the scoring CLIP was taught them changed little; it "
-            "wants more than two cores.",
+            "that was not kept). 1,450 steps of teaching it names as the scoring CLIP was taught them changed little; "
+            "it wants more than two cores.",
         ),
     ),
 }
