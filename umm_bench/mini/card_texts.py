@@ -156,9 +156,9 @@ MODELS: dict[str, Model] = {
             "that the one before found in 4,000: identity and concept could not be told apart. So this TIUE is still "
             "the earlier one.",
             "What it can know of a drawing is what the image encoder beside the generator's text encoder sees in it, "
-            "and that one, a ViT taught by captions alone, hardly tells held-out drawings' concepts apart (a script "
-            "that was not kept). 1,450 steps of teaching it names as the scoring CLIP was taught them changed little; "
-            "it wants more than two cores.",
+            "and that one, a ViT taught by captions alone, hardly tells held-out drawings' concepts apart. A ResNet "
+            "taught beside the frozen text encoder as the scoring CLIP is, for twenty minutes of two cores, told many "
+            "more of them (scripts that were not kept). No TIUE has been trained on it yet.",
         ),
     ),
 }
