@@ -69,7 +69,7 @@ class _IconSet:
         self.chars: dict[str, str] = json.loads(chars.read_text()) if chars.exists() else {}
         self.names = names
 
-    def svg(self, hexcode: str) -> str | None:
+    def svg(self, hexcode: str, color: str = "black") -> str | None:
         bare = hexcode.lower().replace("-fe0f", "")
         own = [self.chars[key] for key in (hexcode.lower(), bare) if key in self.chars]
         for name in own or self.names[hexcode]:
@@ -77,17 +77,17 @@ class _IconSet:
             if alias is not None and not {"hFlip", "vFlip", "rotate"} & set(alias):
                 name = alias["parent"]
             if name in self.icons:
-                return self.named(name)
+                return self.named(name, color)
         return None
 
-    def named(self, name: str) -> str:
-        """The SVG of an icon's name."""
+    def named(self, name: str, color: str = "black") -> str:
+        """The SVG of an icon's name; `color` is what a monochrome set leaves to its user."""
         icon = self.icons[name]
         width, height = icon.get("width", self.width), icon.get("height", self.height)
         box = f"{icon.get('left', 0)} {icon.get('top', 0)} {width} {height}"
         return (
             '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
-            f'viewBox="{box}" color="white">{icon["body"]}</svg>'
+            f'viewBox="{box}" color="{color}">{icon["body"]}</svg>'
         )
 
 
@@ -135,10 +135,10 @@ def further(node_modules: Path) -> Iterator[dict[str, object]]:
         icons = _IconSet(node_modules / "@iconify-json" / package, names)
         for concept in concepts:
             if style in FURTHER_EMOJI:
-                found = {_slug(concept): icons.svg(first[concept])}
+                found = {_slug(concept): icons.svg(first[concept], "white")}
             else:
                 variant = re.compile(re.escape(_slug(concept)) + _VARIANT)
-                found = {name: icons.named(name) for name in icons.icons if variant.fullmatch(name)}
+                found = {name: icons.named(name, "white") for name in icons.icons if variant.fullmatch(name)}
             for name, svg in found.items():
                 sprite = _trim(_render(svg)) if svg else None
                 if sprite is None:
