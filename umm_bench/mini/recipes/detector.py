@@ -177,7 +177,7 @@ class DetectorRecipe:
     def _take_tower(self, clip: Path) -> None:
         """Start with the backbone of a CLIP that knows the concepts, as GroundingDINO starts with trained towers."""
         tower = AutoModel.from_pretrained(clip, dtype=torch.float32).vision_model.state_dict()
-        self.module.model.backbone.conv_encoder.model.load_state_dict(tower, strict=False)
+        self.module.model.backbone.conv_encoder.model.load_state_dict(tower)
 
     def batch(self, step: int) -> Batch:
         config = self.config
