@@ -90,7 +90,7 @@ MODELS: dict[str, Model] = {
             "It knew training designs far better than held-out ones. The last three runs saw most single sprites as "
             "another hand might have drawn them: sheared, stretched, as edges, grey, coarse, negative, with a hole. "
             "The second last one was in batches of 256. The last one drew half of the single sprites after drawings "
-            "that the world does not have, 3,200 of emoji and icon sets (`umm_bench.mini.further`; who is held out of "
+            "that the world does not have, of emoji and icon sets (`umm_bench.mini.further`; who is held out of "
             "a concept is held out of these too): more of the held-out designs are among its first five, no more of "
             "them first.",
         ),
@@ -124,8 +124,8 @@ MODELS: dict[str, Model] = {
         "Words outside the mini world are spelled in characters, and mean nothing to it.",
         (
             "transformers' own `labels` path cannot train it from scratch; the recipe calls the same loss directly.",
-            "A ConvNeXt from random weights was what held it back: after 65,600 scenes it found far less, on training "
-            "designs too, than this one after as many. This one begins with the image tower of the scoring CLIP, as "
+            "A ConvNeXt from random weights came first and found far less, on training designs too (scripts that were "
+            "not kept), after fewer scenes. This one begins with the image tower of the scoring CLIP, as "
             "GroundingDINO begins with towers that know their words, looks at three of its feature maps in place of "
             "two, and learns a third of the sprites from `umm_bench.mini.further`. What each of these did was not "
             "measured. So the miner and the judge of concepts have learnt to see together; the generator has its own "
