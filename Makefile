@@ -24,9 +24,9 @@ lint: $(INSTALLED)
 	$(PY) -m mypy
 
 # Everything from the sprites: each model of the mini family, the pairs, the TIUE. Hours on two cores; resumes.
-MINI_PAIRS ?= 4000
+MINI_PAIRS ?= 16000
 mini: $(INSTALLED)
-	for name in vae clip sd decoder scoring_clip encoder detector; do $(PY) -m umm_bench.mini.pretrain $$name || exit $$?; done
+	for name in vae clip sd decoder image_encoder scoring_clip encoder detector; do $(PY) -m umm_bench.mini.pretrain $$name || exit $$?; done
 	$(PY) -m curation.evaluate --tune --save
 	$(PY) -m umm_bench.mini.corpus --size $(MINI_PAIRS)
 	$(PY) -m curation.build --source laion --input data/mini-laion-$(MINI_PAIRS) --output data/pairs-$(MINI_PAIRS)

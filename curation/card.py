@@ -33,6 +33,7 @@ version and file digest; `report.html` shows where the other rows went, `pairs.h
 | `caption` | cleaned caption |
 | `phrase`, `phrase_start`, `phrase_end` | `caption[phrase_start:phrase_end] == phrase`, in characters |
 | `head`, `concept` | head noun as written, and its lemma |
+| `noun` | the head with what makes one name with it, without looks: "ice cream", "map of japan" |
 | `box` | x0, y0, x1, y1, each in 0..1 of the upright image |
 | `score` | the detector's score of this phrase on this box |
 | `crop` | the box cut out, PNG |

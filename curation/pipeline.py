@@ -284,6 +284,7 @@ def make_pair(candidate: Candidate, image: Image.Image, phrase: Phrase, found: F
         phrase_end=phrase.end,
         head=phrase.head,
         concept=phrase.concept,
+        noun=phrase.noun,
         box=(box.x0, box.y0, box.x1, box.y1),
         score=box.score,
         crop=to_png(crop(image, box)),

@@ -55,13 +55,14 @@ class Failure:
 @dataclass(frozen=True)
 class Phrase:
     """A noun phrase: ``caption[start:end] == text``. ``head`` is the head noun as written, ``concept`` its
-    lemma in lower case."""
+    lemma in lower case, ``noun`` the head with what makes one name with it: "ice cream", "map of japan"."""
 
     text: str
     start: int
     end: int
     head: str
     concept: str
+    noun: str
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,7 @@ class Pair:
     phrase_end: int
     head: str
     concept: str
+    noun: str
     box: tuple[float, float, float, float]
     score: float
     crop: bytes

@@ -27,10 +27,13 @@ class _Rate(TextColumn):
 
 
 class Tracker:
-    """`with Tracker(console, "images", 24) as tracker: tracker.update(done=3, label="umm, fox")`."""
+    """`with Tracker(console, "images", 24) as tracker: tracker.update(done=3, label="umm, fox")`.
 
-    def __init__(self, console: Console, title: str, total: int) -> None:
-        self.console, self.title, self.total = console, title, total
+    `before` of the total were ready before this run, which took no time of it.
+    """
+
+    def __init__(self, console: Console, title: str, total: int, before: int = 0) -> None:
+        self.console, self.title, self.total, self.before = console, title, total, before
         self._started = self._last_line = time.monotonic()
         self._done = 0
         self._bar = Progress(
@@ -43,7 +46,7 @@ class Tracker:
             console=console,
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task(title, total=total)
+        self._task = self._bar.add_task(title, total=total, completed=before)
 
     def __enter__(self) -> "Tracker":
         self._bar.start()
@@ -59,7 +62,7 @@ class Tracker:
         finished = done == self.total and done != self._done
         if not self.console.is_terminal and (finished or now - self._last_line > _SECONDS_BETWEEN_LINES):
             self._last_line = now
-            rate = done / (now - self._started) if now > self._started else 0.0
+            rate = (done - self.before) / (now - self._started) if now > self._started else 0.0
             left = f", {(self.total - done) / rate:.0f} s left" if rate and done < self.total else ""
             self.console.print(f"{self.title} {done}/{self.total}, {rate:.2f}/s{left} {label}", highlight=False)
         self._done = done

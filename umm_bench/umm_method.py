@@ -11,6 +11,8 @@ from umm_bench.base import Base, resolve_model
 from umm_bench.errors import UserError
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from umm_bench.methods import Generation, Prompt, Subject
     from umm_bench.umm import UMMPipeline
 
@@ -38,24 +40,46 @@ def image_encoder_location(base: Base, name: str = "") -> str:
     return str(inside) if inside.is_dir() else DEFAULT_IMAGE_ENCODER
 
 
+def load_image_encoder(location: str) -> "PreTrainedModel":
+    """The model behind `image_encoder_location`, float32: the vision tower of a CLIP, or the mini family's.
+
+    Both give `image_embeds` [B, config.projection_dim]. Raises UserError when there is neither.
+    """
+    import torch
+    from transformers import AutoConfig, CLIPVisionModelWithProjection
+
+    from umm_bench.mini.towers import FlatResNetModelWithProjection
+
+    kinds = {"clip": CLIPVisionModelWithProjection, "clip_vision_model": CLIPVisionModelWithProjection}
+    kinds["flat-resnet"] = FlatResNetModelWithProjection
+    try:
+        found = AutoConfig.from_pretrained(location).model_type
+        if found in kinds:
+            # half-precision weights would stay half without a dtype
+            return kinds[found].from_pretrained(location, dtype=torch.float32, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot load the image encoder from {location}: {str(error).splitlines()[0]}") from error
+    # transformers would begin such a tower with random weights
+    raise UserError(f"cannot load the image encoder from {location}: it holds a {found}, not a CLIP")
+
+
 def load_umm(base: Base, tiue: str | None, image_encoder: str = "") -> "UMMPipeline":
     """The base's pipeline with an image encoder and, unless `tiue` is None, a trained TIUE, all float32.
 
     Raises UserError when a part cannot be loaded or does not fit the base.
     """
     import torch
-    from transformers import CLIPImageProcessorPil, CLIPVisionModelWithProjection
+    from transformers import CLIPImageProcessorPil
 
     from umm_bench.umm import UMMPipeline, load_tiue
 
     sd = base.pipeline()
     location = image_encoder_location(base, image_encoder)
+    encoder = load_image_encoder(location)
     try:
-        # half-precision weights would stay half without a dtype
-        encoder = CLIPVisionModelWithProjection.from_pretrained(location, dtype=torch.float32, use_safetensors=True)
         processor = CLIPImageProcessorPil.from_pretrained(location)
     except OSError as error:
-        raise UserError(f"cannot load the image encoder from {location}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"cannot load the image processor from {location}: {str(error).splitlines()[0]}") from error
     pipe = UMMPipeline.from_pipe(
         sd,
         image_encoder=encoder.eval().requires_grad_(False),

@@ -1,5 +1,6 @@
 """Registry, seeds, configurations, suites and metrics, each by itself."""
 
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Literal
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from tests.bench import bench_fakes as fakes
+from umm_bench import progress
 from umm_bench.base import load_base
 from umm_bench.configs import build_config
 from umm_bench.errors import UserError
@@ -214,3 +217,13 @@ def test_the_mini_suite_says_how_often_its_concepts_were_there_to_be_learnt():
     counts = suite.concept_counts()
     assert set(counts) == {subject.class_noun for subject in suite.subjects()}
     assert counts["automobile"] > 100 and min(counts.values()) < 10
+
+
+def test_progress_counts_no_work_of_an_earlier_run_in_its_rate(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    said = io.StringIO()
+    with progress.Tracker(Console(file=said, force_terminal=False), "training", 200, before=100) as tracker:
+        now[0] = 20.0
+        tracker.update(140)
+    assert said.getvalue().startswith("training 140/200, 2.00/s, 30 s left")

@@ -51,6 +51,6 @@ def test_a_build_opens_in_duckdb_pandas_and_the_trainer(corpus: Path, tmp_path: 
     [(count, distinct, width)] = duckdb.connect().execute(query).fetchall()
     assert (count, distinct) == (72, 72) and width > 0
     for pair in read_pairs(output):
-        assert pair.caption[pair.start : pair.end].endswith(pair.head)
+        assert pair.caption[pair.start : pair.end].endswith(pair.noun)
     manifest = json.loads((output / "manifest.json").read_text())
     assert manifest["counts"]["pairs"] == 72 and len(manifest["files"]) == 3 and manifest["versions"]["torch"]

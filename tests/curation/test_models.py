@@ -72,7 +72,7 @@ def tiny_sam(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def thing(text: str) -> Phrase:
-    return Phrase(text, 0, len(text), text, text)
+    return Phrase(text, 0, len(text), text, text, text)
 
 
 def test_clip_scores_are_cosines(tiny_clip: Path):

@@ -54,6 +54,28 @@ def test_phrases_are_things_a_box_can_hold(extractor, caption: str, phrases: lis
     assert texts(extractor, caption) == phrases
 
 
+@pytest.mark.parametrize(
+    ("caption", "noun"),
+    [
+        ("a big ice cream on a plate", "ice cream"),
+        ("a small 3d gray movie camera", "movie camera"),
+        ("a dark gray cat face", "cat face"),
+        ("a glossy teal map of japan", "map of japan"),
+        ("a cup of coffee", "cup of coffee"),
+        ("a vase of red roses", "vase"),  # what it looks like is for the picture to say
+        ("a flat vector camera", "camera"),
+        ("a leather bag", "bag"),
+        ("a small orange fox", "fox"),
+        ("a house with garden", "house"),
+        ("a pair of red boots", "boots"),
+        ("White Camargue Horse", "Camargue Horse"),
+    ],
+)
+def test_the_noun_is_a_name_without_looks(extractor, caption: str, noun: str):
+    (phrase,) = extractor([caption])[0].phrases[:1]
+    assert phrase.noun == noun and phrase.noun in phrase.text
+
+
 def test_head_and_concept(extractor):
     (boots,) = extractor(["a pair of red boots"])[0].phrases
     assert (boots.text, boots.head, boots.concept) == ("a pair of red boots", "boots", "boot")

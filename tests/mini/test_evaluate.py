@@ -1,9 +1,11 @@
 """The evaluation's own arithmetic and data; no test depends on how good the shipped weights are."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch.nn.functional as F
 
 from benchmarks.common import Figure
 from curation.config import BuildConfig
@@ -99,6 +101,30 @@ def test_concepts_without_training_are_named_apart(monkeypatch):
     assert (first.value, fifth.value) == (0, 1)
     unknown = [d for d in world.designs.values() if world.by_name[d.concept].split == "held_out"]
     assert f"0.000 of {len(unknown)} on those never seen" in fifth.note
+
+
+@pytest.mark.parametrize("sees", [True, False])
+def test_what_an_image_encoder_sees_is_the_concept_of_the_nearest_learnt_drawing(sees, monkeypatch):
+    world = sprites.load()
+    names = [c.name for c in world.concepts]
+
+    def view(design, rng):
+        concept = names.index(world.designs[design].concept)
+        return np.full((64, 64, 3), (concept // 30, concept % 30, 0), np.uint8)
+
+    class Model:
+        def eval(self):
+            return self
+
+        def __call__(self, pixels):
+            code = ((pixels[:, :2, 0, 0] * 0.25 + 0.5) * 255).round().long()
+            concept = code[:, 0] * 30 + code[:, 1]
+            return SimpleNamespace(image_embeds=F.one_hot(concept * sees, len(names)).float())
+
+    monkeypatch.setattr(embedders, "load_image_encoder", lambda folder: Model())
+    monkeypatch.setattr(embedders.encoder_recipe, "view", view)
+    (figure,) = embedders.image_encoder()
+    assert figure.value == 1 if sees else figure.value < 0.05
 
 
 def test_two_phrases_need_two_places():

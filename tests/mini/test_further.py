@@ -1,4 +1,4 @@
-"""Drawings by further hands: the world stays as it is, what is held out stays so, the judges learn from them."""
+"""Drawings by further hands: the world stays as it is, what is held out stays so, recognisers learn from them."""
 
 from __future__ import annotations
 

@@ -33,8 +33,10 @@ def test_a_generator_goes_on_from_saved_weights_and_refuses_those_of_other_sizes
         SDRecipe(small)
     ConditioningCLIP().save(tmp_path / "runs" / "mini" / "clip" / "model")
     other = SDRecipe(small)  # another VAE and another CLIP: other latents, and no checkpoint of theirs
-    assert other.config.cache != recipe.config.cache and other.config.tower != recipe.config.tower
+    assert other.config.cache != recipe.config.cache and other.config.vocabulary != recipe.config.vocabulary
     assert not torch.equal(other.latents, recipe.latents)
+    words = [r.text_encoder.get_input_embeddings().weight for r in (other, again)]
+    assert words[0].shape != words[1].shape or not torch.equal(*words)
     shutil.rmtree(tmp_path / "runs")
     for other_scenes in ({"posed": 0.0}, {"plain": 0.0}):
         loose = SDRecipe(dataclasses.replace(small, **other_scenes))

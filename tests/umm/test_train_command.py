@@ -167,3 +167,13 @@ def test_each_augmentation_is_switched_alone(base, tmp_path, pairs_folder, monke
     assert [[name for name, value in field.items() if value == 0] for field in fields] == [
         ["jitter"], ["flip"], ["colour"], ["rotation"], ["margin"]
     ]  # fmt: skip
+
+
+PRECISIONS = [(True, True, "bf16"), (False, True, "bf16"), (False, False, "no")]
+
+
+@pytest.mark.parametrize(("amx", "avx512", "chosen"), PRECISIONS)
+def test_bfloat16_is_chosen_where_the_processor_multiplies_it(amx, avx512, chosen, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
+    assert train.choose_precision("auto", "cpu") == chosen and train.choose_precision("no", "cpu") == "no"

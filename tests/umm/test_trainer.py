@@ -67,7 +67,7 @@ def test_encoding_is_reused_by_content(umm, pairs_folder, tmp_path, fresh_sd, ti
 
     assert reused() == [False, False]
     assert reused() == [True, True]
-    assert reused(rows=[*pairs[:5], dataclasses.replace(pairs[5], head="cat")]) == [True, False]
+    assert reused(rows=[*pairs[:5], dataclasses.replace(pairs[5], noun="cat")]) == [True, False]
     assert reused(config=dataclasses.replace(ENCODE, views=3)) == [False, False]
     assert reused(pipe=make_umm(fresh_sd(seed=9), tiny_image_encoder)) == [False, False]
     assert reused(pipe=make_umm(fresh_sd(), tiny_image_encoder)) == [True, True]

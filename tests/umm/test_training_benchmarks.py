@@ -66,7 +66,7 @@ def test_an_augmentations_effect_is_the_paired_difference_over_subjects():
 def test_scene_pairs_name_what_their_crop_shows():
     for pair in augmentation.scene_pairs(5):
         phrase = pair.caption[pair.start : pair.end]
-        assert pair.head in phrase
+        assert pair.noun in phrase
         assert 0 <= pair.box[0] < pair.box[2] <= 1
     again = [pair.digest for pair in augmentation.scene_pairs(3)]
     assert again == [pair.digest for pair in augmentation.scene_pairs(3)] and len(set(again)) == 3

@@ -27,6 +27,7 @@ FIGURES = Path(__file__).parent / "figures.json"
 
 EVALUATIONS = {
     "vae": "embedders:vae",
+    "image_encoder": "embedders:image_encoder",
     "scoring_clip": "embedders:scoring_clip",
     "encoder": "embedders:encoder",
     "detector": "detector:figures",

@@ -108,8 +108,6 @@ def publish(recipe: Recipe, folder: Path, runs: list[dict[str, Any]], shipped: b
         return [folder / "model", *([ship(f"parts/{name}", save)] if shipped else [])]
     written = [ship(name, save)]
     if name == "sd":
-        # Its CLIP's other tower turns a reference into what the TIUE reads
-        written.append(ship("image_encoder", recipe.save_image_encoder))  # type: ignore[attr-defined]
         shutil.rmtree(PARTS, ignore_errors=True)  # last: they are in it now, and a kill before this is made good
     return written
 

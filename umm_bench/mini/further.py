@@ -1,8 +1,9 @@
-"""Drawings of the concepts by further hands, from which only the judges learn: the scoring CLIP and the detector.
+"""Drawings of the concepts by further hands, from which only models that recognise learn.
 
-A concept has four to seven designs in the world, too few to tell what is the concept and what its designers. These
-drawings, of emoji sets and icon sets, are in no scene that a generator, a miner or a suite sees, so the world is the
-same without them. A designer whose drawing of a concept is held out is held out of these too.
+They are the image encoder, the scoring CLIP and the detector. A concept has four to seven designs in the world, too few
+to tell what is the concept and what its designers. These drawings, of emoji sets and icon sets, are in no scene that a
+generator, a miner or a suite sees, so the world is the same without them. A designer whose drawing of a concept is held
+out is held out of these too.
 """
 
 from __future__ import annotations

@@ -35,6 +35,10 @@ RECIPES: dict[str, tuple[str, TrainConfig]] = {
     ),
     "sd": ("umm_bench.mini.recipes.sd:SDRecipe", TrainConfig(steps=25_000, learning_rate=1e-3)),
     "decoder": ("umm_bench.mini.recipes.vae:DecoderRecipe", TrainConfig(steps=700, learning_rate=1e-3, decay=0.5)),
+    "image_encoder": (
+        "umm_bench.mini.recipes.clip:ImageTower",
+        TrainConfig(steps=20_000, learning_rate=1e-3, weight_decay=0.05),
+    ),
     "encoder": (
         "umm_bench.mini.recipes.encoder:EncoderRecipe",
         TrainConfig(steps=2300, learning_rate=3e-3, weight_decay=0.05),
@@ -100,7 +104,7 @@ def warm_start(recipe: Recipe) -> None:
     elif recipe.name in ("vae", "decoder"):
         recipe.load(family.path("sd") / "vae")
     elif recipe.name == "clip":
-        recipe.load_towers(family.path("sd") / "text_encoder", family.path("image_encoder"))  # type: ignore[attr-defined]
+        recipe.load_text(family.path("sd"))  # type: ignore[attr-defined]
     else:
         recipe.load(family.path(recipe.name))
 

@@ -256,7 +256,7 @@ def compose(
         subjects: force 1, 2 or 3 sprites; by default mostly one.
         posed: share of the scenes whose sprites stand upright, large and in the middle, mostly in their concept's
             `usual` design. What a generator learns from; all else sees them as they come.
-        other_hands: share of the sprites that are a `further` drawing of their concept instead, for the judges.
+        other_hands: share of the sprites that are a `further` drawing of their concept instead, for the detector.
     """
     rng = rng_for("scene", key, split, subjects)
     pose = rng_for("posed", key).random() < posed

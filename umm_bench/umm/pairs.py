@@ -15,11 +15,12 @@ from umm_bench.errors import UserError
 from umm_bench.images import open_image
 
 COLUMNS = ("id", "image", "crop", "caption", "phrase_start", "phrase_end", "head", "box")
+NOUN = "noun"  # builds of old have no such column: the head stands for it
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One row. `caption[start:end]` names the subject; `head` is its noun; `box` is xyxy in [0, 1]."""
+    """One row. `caption[start:end]` names the subject; `noun` is what it is; `box` is xyxy in [0, 1]."""
 
     id: str
     image: bytes
@@ -27,13 +28,13 @@ class Pair:
     caption: str
     start: int
     end: int
-    head: str
+    noun: str
     box: tuple[float, float, float, float]
 
     @property
     def digest(self) -> str:
         """Changes with anything that training sees of this row."""
-        words = f"{self.caption}\0{self.start}\0{self.end}\0{self.head}\0{self.box}".encode()
+        words = f"{self.caption}\0{self.start}\0{self.end}\0{self.noun}\0{self.box}".encode()
         return hashlib.sha256(b"\0".join([words, self.image, self.crop])).hexdigest()
 
 
@@ -43,7 +44,8 @@ def read_pairs(folder: Path) -> Iterator[Pair]:
     Raises UserError when there is no shard, or one lacks a column.
     """
     for file in _open_shards(folder):
-        for batch in file.iter_batches(batch_size=64, columns=list(COLUMNS)):
+        noun = NOUN if NOUN in file.schema_arrow.names else "head"
+        for batch in file.iter_batches(batch_size=64, columns=[*COLUMNS, *({noun} - {"head"})]):
             for row in batch.to_pylist():
                 x0, y0, x1, y1 = row["box"]
                 yield Pair(
@@ -53,7 +55,7 @@ def read_pairs(folder: Path) -> Iterator[Pair]:
                     caption=row["caption"],
                     start=row["phrase_start"],
                     end=row["phrase_end"],
-                    head=row["head"],
+                    noun=row[noun],
                     box=(x0, y0, x1, y1),
                 )
 
@@ -95,9 +97,9 @@ def subject_caption(pair: Pair, head_only: bool) -> tuple[str, int, int]:
         return pair.caption, pair.start + determiner.end(), pair.end
     article = determiner.group()
     if article.lower().strip() in ("a", "an"):
-        article = article[0] + ("n " if pair.head[:1].lower() in "aeiou" else " ")
+        article = article[0] + ("n " if pair.noun[:1].lower() in "aeiou" else " ")
     before = pair.caption[: pair.start] + article
-    return before + pair.head + pair.caption[pair.end :], len(before), len(before) + len(pair.head)
+    return before + pair.noun + pair.caption[pair.end :], len(before), len(before) + len(pair.noun)
 
 
 def target_image(pair: Pair, size: tuple[int, int]) -> Image.Image:

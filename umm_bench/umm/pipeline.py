@@ -17,7 +17,7 @@ from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import retri
 from diffusers.pipelines.stable_diffusion.safety_checker import StableDiffusionSafetyChecker
 from diffusers.schedulers import KarrasDiffusionSchedulers
 from torch import Tensor
-from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer, PreTrainedModel
 
 from umm_bench.errors import UserError
 from umm_bench.images import ImageInput, as_list, open_image, square
@@ -35,8 +35,9 @@ class UMMPipeline(StableDiffusionPipeline):
     a trained TIUE, with a ControlNet if there is one.
 
     `UMMPipeline.from_pipe(sd_pipe, image_encoder=..., feature_extractor=..., tiue=...)` shares the components
-    of a loaded Stable Diffusion pipeline. Raises UserError when the TIUE was trained for encoders of another
-    width.
+    of a loaded Stable Diffusion pipeline. The image encoder is a `CLIPVisionModelWithProjection` or any other model
+    whose output has `image_embeds` [B, config.projection_dim]. Raises UserError when the TIUE was trained for encoders
+    of another width.
     """
 
     model_cpu_offload_seq = "image_encoder->tiue->text_encoder->unet->vae"
@@ -50,7 +51,7 @@ class UMMPipeline(StableDiffusionPipeline):
         tokenizer: CLIPTokenizer,
         unet: UNet2DConditionModel,
         scheduler: KarrasDiffusionSchedulers,
-        image_encoder: CLIPVisionModelWithProjection = None,
+        image_encoder: PreTrainedModel = None,
         feature_extractor: CLIPImageProcessorPil = None,
         tiue: TIUE | None = None,
         controlnet: ControlNetModel | MultiControlNetModel | None = None,

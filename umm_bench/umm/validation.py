@@ -46,10 +46,10 @@ def choose_references(pairs: Iterable[Pair], config: ValidationConfig) -> list[R
     for pair in pairs:
         if len(chosen) == config.subjects:
             break
-        taken = any(re.search(rf"(?<!\w){re.escape(pair.head)}(?!\w)", p, re.IGNORECASE) for p in config.prompts)
-        if pair.head not in chosen and not taken:
+        taken = any(re.search(rf"(?<!\w){re.escape(pair.noun)}(?!\w)", p, re.IGNORECASE) for p in config.prompts)
+        if pair.noun not in chosen and not taken:
             try:
-                chosen[pair.head] = Reference(open_image(pair.crop), pair.head)
+                chosen[pair.noun] = Reference(open_image(pair.crop), pair.noun)
             except UserError:
                 continue  # counted where the pairs are encoded
     return list(chosen.values())

@@ -1,4 +1,4 @@
-"""The VAE, the CLIP that scores and the encoder, each on held-out drawings."""
+"""The VAE, the image encoder that conditions, the CLIP that scores and the encoder, each on held-out drawings."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from umm_bench.mini.evaluation.intervals import share
 from umm_bench.mini.recipes import encoder as encoder_recipe
 from umm_bench.mini.recipes.clip import normalise
 from umm_bench.mini.recipes.vae import to_tensor
+from umm_bench.mini.sprites import Design
+from umm_bench.umm_method import load_image_encoder
 
 
 @torch.no_grad()
@@ -33,6 +35,24 @@ def vae() -> Iterator[Figure]:
     half = 1.96 * psnr.std(ddof=1) / np.sqrt(len(psnr))
     note = f"95% {psnr.mean() - half:.2f} to {psnr.mean() + half:.2f}, n = {len(psnr)}"
     yield Figure("vae.psnr", round(float(psnr.mean()), 3), "dB", True, 28, note)
+
+
+@torch.no_grad()
+def image_encoder() -> Iterator[Figure]:
+    """Whether the learnt drawing that looks most like a held-out one is of its concept: what a TIUE can know of it."""
+    model = load_image_encoder(str(family.path("image_encoder"))).eval()
+    concepts = [c.name for c in sprites.load().concepts if c.split == "train"]
+
+    def embed(split: str) -> tuple[list[Design], torch.Tensor]:
+        designs = [d for name in concepts for d in sprites.load().members(name, split)]
+        images = np.stack([encoder_recipe.view(d.id, scenes.rng_for("nearest", d.id)) for d in designs])
+        parts = [model(part).image_embeds for part in normalise(images).split(64)]
+        return designs, F.normalize(torch.cat(parts), dim=-1)
+
+    (learnt, learnt_ND), (held, held_MD) = embed("train"), embed("held_out")
+    nearest = (held_MD @ learnt_ND.T).argmax(1).tolist()
+    right = [learnt[i].concept == d.concept for d, i in zip(held, nearest, strict=True)]
+    yield share("image_encoder.nearest_concept", right, None, f"nearest of {len(learnt)} learnt drawings")
 
 
 class Judge:

@@ -1,4 +1,8 @@
-"""Two CLIPs from the composer's captions: one that conditions the generator, one that only scores."""
+"""CLIPs from the composer's captions: one that conditions the generator, one that only scores.
+
+The conditioning one is learnt in two parts: the generator takes its text encoder and goes on with it, and an image
+tower learns beside what came of that.
+"""
 
 from __future__ import annotations
 
@@ -19,16 +23,15 @@ from transformers import (
     CLIPTextModel,
     CLIPTokenizer,
     CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
     PreTrainedModel,
     VisionTextDualEncoderConfig,
     VisionTextDualEncoderModel,
 )
 
-from umm_bench.mini import backgrounds, further, scenes, sprites, tokenizer
+from umm_bench.mini import backgrounds, family, further, scenes, sprites, tokenizer
 from umm_bench.mini.colors import LUMA
-from umm_bench.mini.recipes.common import load_weights
-from umm_bench.mini.towers import FlatResNetConfig
+from umm_bench.mini.recipes.common import load_weights, run_folder
+from umm_bench.mini.towers import FlatResNetConfig, FlatResNetModelWithProjection
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
@@ -80,6 +83,10 @@ SCORING = CLIPSizes(
     seed=2,
 )
 
+IMAGE_TOWER = dataclasses.replace(
+    SCORING, name="image_encoder", text_width=192, text_layers=3, even_share=0.6, recolor=0.0, varied=0.2, seed=5
+)
+
 
 def image_processor(size: int = 64) -> CLIPImageProcessorPil:
     """The shorter side to `size`, the middle square."""
@@ -115,6 +122,7 @@ def build(sizes: CLIPSizes, tokens: CLIPTokenizer) -> PreTrainedModel:
             hidden_sizes=list(sizes.stages),
             depths=list(sizes.blocks),
             layer_type="basic",
+            projection_dim=sizes.projection,
         )
         return VisionTextDualEncoderModel(
             VisionTextDualEncoderConfig.from_vision_text_configs(tower, text, projection_dim=sizes.projection)
@@ -219,6 +227,12 @@ class _CLIPRecipe:
         self.tokenizer = tokens
         self.config = dataclasses.replace(self.config, vocabulary=tokenizer.digest(tokens))
 
+    def load_text(self, folder: Path) -> None:
+        """The tokenizer and the text encoder of the generator in `folder`, whose projection is learnt anew."""
+        self._speak(CLIPTokenizer.from_pretrained(folder / "tokenizer"))
+        state = CLIPTextModel.from_pretrained(folder / "text_encoder", dtype=torch.float32).state_dict()
+        self.clip.text_model.load_state_dict({name.removeprefix("text_model."): t for name, t in state.items()})
+
     def batch(self, step: int) -> dict[str, Any]:
         """Images of a step, and the texts they are told from, each text once.
 
@@ -299,22 +313,35 @@ class _CLIPRecipe:
 class ConditioningCLIP(_CLIPRecipe):
     default = CONDITIONING
 
-    def load_towers(self, text: Path, vision: Path) -> None:
-        """Both towers as a generator has them: without the text projection, which is learnt anew."""
-        self._speak(CLIPTokenizer.from_pretrained(text.parent / "tokenizer"))
-        state = dict(CLIPTextModel.from_pretrained(text, dtype=torch.float32).state_dict())
-        state |= CLIPVisionModelWithProjection.from_pretrained(vision, dtype=torch.float32).state_dict()
-        own = self.clip.state_dict()
-        renamed = {k if k in own else f"text_model.{k}": v for k, v in state.items()}
-        self.clip.load_state_dict(own | renamed)
-
 
 class ScoringCLIP(_CLIPRecipe):
     default = SCORING
 
 
-def split_towers(folder: Path) -> tuple[CLIPTextModel, CLIPVisionModelWithProjection]:
-    """The text encoder for `StableDiffusionPipeline` and the image encoder for the TIUE, from one saved CLIP."""
-    text = CLIPTextModel.from_pretrained(folder, dtype=torch.float32)
-    vision = CLIPVisionModelWithProjection.from_pretrained(folder, dtype=torch.float32)
-    return text, vision
+class ImageTower(_CLIPRecipe):
+    """The image tower beside the generator's text encoder, which is finished and frozen (as LiT, 2111.07991, turned).
+
+    What the TIUE can know of a reference is what this sees in it, so it learns as the scoring CLIP does; that one
+    itself must not condition what it judges.
+    """
+
+    default = IMAGE_TOWER
+
+    def __init__(self, sizes: CLIPSizes | None = None) -> None:
+        super().__init__(sizes)
+        own = run_folder("sd", self.config.image_size) / "model"  # of another size than the family's
+        self.load_text(own if own.is_dir() else family.path("sd"))
+        self.clip.text_model.requires_grad_(False)
+
+    def save(self, folder: Path) -> None:
+        """The tower and its projection: the text's and the prototypes are of no use without the rest."""
+        tower = FlatResNetModelWithProjection(self.clip.config.vision_config)
+        state = self.clip.state_dict()
+        tower.load_state_dict({name: state[name] for name in tower.state_dict()})
+        tower.save_pretrained(folder)
+        image_processor(self.config.image_size).save_pretrained(folder)
+
+    def load(self, folder: Path) -> None:
+        tower = FlatResNetModelWithProjection(self.clip.config.vision_config)
+        load_weights(tower, folder)
+        self.clip.load_state_dict(self.clip.state_dict() | tower.state_dict())

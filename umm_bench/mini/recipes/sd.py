@@ -12,11 +12,10 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
-from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from umm_bench.errors import UserError
 from umm_bench.mini import family, scenes, tokenizer
-from umm_bench.mini.recipes.clip import image_processor, split_towers
 from umm_bench.mini.recipes.sd_data import COUNTED, SDConfig, cached_scenes
 from umm_bench.umm.encoded import weights_digest
 
@@ -87,7 +86,7 @@ class SDRecipe:
         if not missing:
             self.vae = AutoencoderKL.from_pretrained(config.vae)
             self.tokenizer = CLIPTokenizer.from_pretrained(config.clip)
-            self.text_encoder, self.image_encoder = split_towers(config.clip)
+            self.text_encoder = CLIPTextModel.from_pretrained(config.clip, dtype=torch.float32)
         elif config.image_size != 64 or len(missing) == 1:
             raise UserError(f"train both vae and clip at {config.image_size} px first: {missing[0]} is not there")
         else:  # a clone has the shipped family only: go on with its VAE and CLIP
@@ -95,11 +94,9 @@ class SDRecipe:
             self.vae = AutoencoderKL.from_pretrained(sd, subfolder="vae")
             self.tokenizer = CLIPTokenizer.from_pretrained(sd / "tokenizer")
             self.text_encoder = CLIPTextModel.from_pretrained(sd / "text_encoder", dtype=torch.float32)
-            self.image_encoder = CLIPVisionModelWithProjection.from_pretrained(
-                family.path("image_encoder"), dtype=torch.float32
-            )
         self.vae.eval().requires_grad_(False)
-        self.config = dataclasses.replace(config, encoder=_digest(self.vae.encoder), tower=_digest(self.image_encoder))
+        vocabulary = tokenizer.digest(self.tokenizer)  # a checkpoint has the text encoder, not its tokenizer
+        self.config = dataclasses.replace(config, encoder=_digest(self.vae.encoder), vocabulary=vocabulary)
         torch.manual_seed(config.seed)
         self.unet = build(config, self.vae.config.latent_channels, self.text_encoder.config.hidden_size)
         self.unet.set_attn_processor(AttnProcessor())  # as in clip.py, plain products
@@ -186,8 +183,3 @@ class SDRecipe:
             raise UserError(f"the text encoder in {folder} reads other tokens; train this one without --warm-start")
         text_encoder = CLIPTextModel.from_pretrained(folder, subfolder="text_encoder", dtype=torch.float32)
         self.text_encoder.load_state_dict(text_encoder.state_dict())
-
-    def save_image_encoder(self, folder: Path) -> None:
-        """The tower beside the text encoder, for the TIUE."""
-        self.image_encoder.save_pretrained(folder)
-        image_processor(self.config.image_size).save_pretrained(folder)

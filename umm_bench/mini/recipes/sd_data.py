@@ -60,8 +60,8 @@ class SDConfig:
     posed: float = 0.9
     plain: float = 0.65
     seed: int = 3
-    encoder: str = ""  # digests of the VAE's encoder and the image tower: latents and checkpoints belong to them
-    tower: str = ""
+    encoder: str = ""  # digests of the VAE's encoder and the tokenizer: latents and checkpoints belong to them
+    vocabulary: str = ""
 
     @property
     def vae(self) -> Path:
