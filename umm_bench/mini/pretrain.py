@@ -99,12 +99,14 @@ def _read(option: str, now: Any, text: str) -> Any:
 
 def warm_start(recipe: Recipe) -> None:
     """Give the recipe what the shipped family has of it."""
+    from umm_bench.mini.recipes.clip import ConditioningCLIP
+
     if (family.PARTS / recipe.name).is_dir():
         recipe.load(family.PARTS / recipe.name)
     elif recipe.name in ("vae", "decoder"):
         recipe.load(family.path("sd") / "vae")
-    elif recipe.name == "clip":
-        recipe.load_text(family.path("sd"))  # type: ignore[attr-defined]
+    elif isinstance(recipe, ConditioningCLIP):
+        recipe.load_text(family.path("sd"))
     else:
         recipe.load(family.path(recipe.name))
 

@@ -211,7 +211,7 @@ class _CLIPRecipe:
     def __init__(self, sizes: CLIPSizes | None = None) -> None:
         sizes = sizes or self.default
         self.name, self.config, self.batch_size = sizes.name, sizes, sizes.batch_size
-        self._speak(tokenizer.train())
+        self._speak(self.first_tokenizer())
         torch.manual_seed(sizes.seed)
         self.clip = build(sizes, self.tokenizer)
         # A CPU's fused attention has a backward pass slower than the plain products.
@@ -222,6 +222,10 @@ class _CLIPRecipe:
         self.prototypes = torch.nn.Embedding(len(self.names), sizes.projection) if sizes.prototypes else None
         if self.prototypes is not None:
             self.module["prototypes"] = self.prototypes
+
+    def first_tokenizer(self) -> CLIPTokenizer:
+        """What the text tower is built for, where no weights bring their own."""
+        return tokenizer.train()
 
     def _speak(self, tokens: CLIPTokenizer) -> None:
         self.tokenizer = tokens
@@ -328,10 +332,15 @@ class ImageTower(_CLIPRecipe):
     default = IMAGE_TOWER
 
     def __init__(self, sizes: CLIPSizes | None = None) -> None:
+        own = run_folder("sd", (sizes or self.default).image_size) / "model"  # of another size than the family's
+        self.generator = own if own.is_dir() else family.path("sd")
         super().__init__(sizes)
-        own = run_folder("sd", self.config.image_size) / "model"  # of another size than the family's
-        self.load_text(own if own.is_dir() else family.path("sd"))
+        self.load_text(self.generator)
         self.clip.text_model.requires_grad_(False)
+
+    def first_tokenizer(self) -> CLIPTokenizer:
+        """The generator's."""
+        return CLIPTokenizer.from_pretrained(self.generator / "tokenizer")
 
     def save(self, folder: Path) -> None:
         """The tower and its projection: the text's and the prototypes are of no use without the rest."""
