@@ -45,7 +45,7 @@ def read_pairs(folder: Path) -> Iterator[Pair]:
     """
     for file in _open_shards(folder):
         noun = NOUN if NOUN in file.schema_arrow.names else "head"
-        for batch in file.iter_batches(batch_size=64, columns=[*COLUMNS, *({noun} - {"head"})]):
+        for batch in file.iter_batches(batch_size=64, columns=list(dict.fromkeys([*COLUMNS, noun]))):
             for row in batch.to_pylist():
                 x0, y0, x1, y1 = row["box"]
                 yield Pair(
