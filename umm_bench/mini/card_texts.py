@@ -78,9 +78,9 @@ MODELS: dict[str, Model] = {
         (
             "The image tower that the generator's text encoder learnt with, a ViT taught by captions alone, came "
             "first. Of a held-out drawing it knew next to nothing: the learnt drawing nearest to it was hardly ever "
-            "of the same concept, so a pseudo word could not say what the reference shows. It did see colours, and "
-            "this one, taught to tell concepts whatever their colours, passes on less of them: a TIUE keeps more of "
-            "the concept on it, and less of the subject's colours. What sees both was not tried.",
+            "of the same concept, so a pseudo word could not say what the reference shows. On this "
+            "one a TIUE keeps the concept more often. In the bench's pictures colours follow the reference less than "
+            "with the ViT (seen, not measured). What sees both was not tried.",
         ),
     ),
     "scoring_clip": Model(
@@ -167,11 +167,11 @@ MODELS: dict[str, Model] = {
             "weighed alike. That came with the other change, so neither was measured alone.",
             "What it can know of a drawing is what the image encoder sees in it (`image_encoder.nearest_concept`). On "
             "the ViT that came before, which saw next to nothing of a held-out drawing, the concept was lost more "
-            "often and outlines came apart; on this one most of them hold, and colours follow the reference less.",
-            "Held-out drawings are not what is in the way now: of learnt ones, other than a concept's usual design, "
-            "the concept is found about as seldom, though several times as many are drawn as the very design (a "
-            "script that was not kept). The generator has learnt most concepts in one design and one pose, and draws "
-            "others worse.",
+            "often and outlines came apart; on this one most of them hold.",
+            "Held-out drawings are not what is in the way now: of a learnt one of each concept, chosen "
+            "at random, the concept is found about as seldom, though more are drawn as the very design, which for "
+            "some is the usual one, as plain SD draws it (a script that was not kept). The generator has learnt most "
+            "concepts in one design and one pose, and draws others worse.",
             "Four times the steps: more of the subjects came right, the concept less often, intervals overlapping.",
             "Pairs from scenes that stand as those of the generator's own training do, upright, large and in the "
             "middle, but in any design: the concept gap was within its aim after 2,500 steps and about at it after "
