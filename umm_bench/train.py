@@ -73,6 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--num-pseudo-words", type=int, default=run.num_pseudo_words)
     add("--hidden-dim", type=int, default=run.hidden_dim)
     add("--depth", type=int, default=run.depth, help="hidden layers of the MLP")
+    add("--residual", action="store_true",
+        help="add what the image shows to the subject's own word, rather than replace it")  # fmt: skip
     add("--seed", type=int, default=run.seed)
     add("--checkpoint-every", type=int, default=500, help="steps between checkpoints")
 

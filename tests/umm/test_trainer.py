@@ -8,7 +8,8 @@ from copy import deepcopy
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from tests.umm.conftest import make_umm, row
 from umm_bench.errors import UserError
@@ -237,6 +238,20 @@ def test_resume_errors(umm, encoded, identity, tmp_path):
     (tmp_path / STATE_FILE).write_bytes((tmp_path / STATE_FILE).read_bytes()[:100])
     with pytest.raises(UserError, match="damaged"):
         load_state(tmp_path, umm, CONFIG, identity)
+
+
+def test_a_setting_younger_than_the_state_is_as_it_was(umm, encoded, identity, tmp_path):
+    state = initial_state(umm, CONFIG)
+    next(train(umm, encoded, CONFIG, state))
+    save_state(tmp_path, state, CONFIG, identity)
+    with safe_open(tmp_path / STATE_FILE, "pt") as file:
+        metadata = file.metadata()
+    config = json.loads(metadata["config"])
+    del config["residual"]
+    save_file(load_file(tmp_path / STATE_FILE), tmp_path / STATE_FILE, metadata | {"config": json.dumps(config)})
+    assert load_state(tmp_path, umm, CONFIG, identity).step == 1
+    with pytest.raises(UserError, match="residual=False, not True"):
+        load_state(tmp_path, umm, dataclasses.replace(CONFIG, residual=True), identity)
 
 
 def test_a_run_goes_on_with_another_learning_rate(umm, encoded, identity, tmp_path):

@@ -12,6 +12,7 @@ from umm_bench.umm.tiue import (
     place_words,
     read_positions,
     rearranged_hidden_states,
+    subject_words,
 )
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "place_words",
     "read_positions",
     "rearranged_hidden_states",
+    "subject_words",
 ]

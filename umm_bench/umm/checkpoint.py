@@ -81,10 +81,11 @@ def load_state(folder: Path, pipe: UMMPipeline, config: TrainConfig, identity: d
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise UserError(f"{path} is damaged ({error}); delete it to start anew") from error
-    saved = json.loads(metadata["config"])
+    # a setting that is younger than the state was as it is by default
+    saved = dataclasses.asdict(TrainConfig()) | json.loads(metadata["config"])
     for name, value in dataclasses.asdict(config).items():
-        if name not in _MAY_DIFFER and saved.get(name) != value:
-            raise UserError(f"cannot resume {folder}: it was trained with {name}={saved.get(name)}, not {value}")
+        if name not in _MAY_DIFFER and saved[name] != value:
+            raise UserError(f"cannot resume {folder}: it was trained with {name}={saved[name]}, not {value}")
     known = json.loads(metadata["identity"])
     for name, value in identity.items():
         if known.get(name) != value:

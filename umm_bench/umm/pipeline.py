@@ -27,7 +27,7 @@ from umm_bench.umm.control import Control, picture_control
 from umm_bench.umm.guidance import TEXT, Branch, Differences, Guidance, Interval, Schedule, fused_guidance
 from umm_bench.umm.prefix import shared_prefix
 from umm_bench.umm.subjects import Subject, branch_hidden_states, lora_scaled, subject_masks
-from umm_bench.umm.tiue import TIUE
+from umm_bench.umm.tiue import TIUE, subject_words
 
 
 class UMMPipeline(StableDiffusionPipeline):
@@ -102,7 +102,7 @@ class UMMPipeline(StableDiffusionPipeline):
 
     @torch.no_grad()
     def encode_subjects(self, subjects: Sequence[Subject]) -> list[Tensor]:
-        """Pseudo words [K, D] of each subject.
+        """Pseudo words [K, D] of each subject; with a residual TIUE one for each token of its phrase.
 
         Raises UserError without a TIUE, with an unreadable image and with a card made for another base.
         """
@@ -131,7 +131,12 @@ class UMMPipeline(StableDiffusionPipeline):
             embeds_nE = self.embed_images(pictures)
         else:
             raise UserError(f'the subject "{subject.words}" has neither image nor embeds nor card')
-        return self.tiue(embeds_nE.mean(dim=0, keepdim=True).to(self._execution_device, self.tiue.dtype))[0]
+        embeds_1E = embeds_nE.mean(dim=0, keepdim=True).to(self._execution_device, self.tiue.dtype)
+        if not self.tiue.config.residual:
+            return self.tiue(embeds_1E)[0]
+        ids_1K = self.tokenizer(subject.words, add_special_tokens=False, return_tensors="pt").input_ids
+        ids_1K = ids_1K.to(self._execution_device)
+        return subject_words(self.tiue, self.text_encoder, embeds_1E, ids_1K, torch.ones_like(ids_1K).bool())[0]
 
     @torch.no_grad()
     def encode_subject_prompt(

@@ -26,6 +26,9 @@ class TIUE(ModelMixin, ConfigMixin):
     `image_dim` is the width of the image embedding (`projection_dim` of the image encoder), `text_dim` the
     width of the text encoder. `word_std` is the standard deviation of the base's own word embeddings, so that
     an untrained pseudo word has the size of a word.
+
+    With `residual` the pseudo word is the subject's own word and what the image adds to it, as in E4T (2302.12228):
+    v = e(word) + MLP(CLIP_image(x_s)). The word says what it is, the image how it looks; untrained, v is the word.
     """
 
     @register_to_config
@@ -37,6 +40,7 @@ class TIUE(ModelMixin, ConfigMixin):
         hidden_dim: int = 1024,
         depth: int = 2,
         word_std: float = 0.02,
+        residual: bool = False,
     ):
         super().__init__()
         layers: list[nn.Module] = [nn.LayerNorm(image_dim)]
@@ -44,15 +48,16 @@ class TIUE(ModelMixin, ConfigMixin):
         for _ in range(depth):
             layers += [nn.Linear(width, hidden_dim), nn.GELU()]
             width = hidden_dim
-        layers += [
-            nn.Linear(width, num_pseudo_words * text_dim),
-            nn.Unflatten(-1, (num_pseudo_words, text_dim)),
-        ]
+        last = nn.Linear(width, num_pseudo_words * text_dim)
+        if residual:
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        layers += [last, nn.Unflatten(-1, (num_pseudo_words, text_dim))]
         self.mlp = nn.Sequential(*layers)
         self.word_std = word_std
 
     def forward(self, image_embeds_BE: Tensor) -> Tensor:
-        """Image embeddings [B, E] -> pseudo words [B, K, D]."""
+        """Image embeddings [B, E] -> pseudo words [B, K, D], or what is added to the subject's with `residual`."""
         return self.word_std * self.mlp(image_embeds_BE)
 
 
@@ -117,6 +122,20 @@ def place_words(words_BKD: Tensor, mask_BL: Tensor) -> Tensor:
     word_BL = (mask_BL.cumsum(dim=1) - 1).clamp(0, words_BKD.shape[1] - 1)
     words_BLD = words_BKD.gather(1, word_BL[..., None].expand(-1, -1, words_BKD.shape[2]))
     return words_BLD * mask_BL[..., None]
+
+
+def subject_words(
+    tiue: TIUE, text_encoder: CLIPTextModel, image_embeds_BE: Tensor, input_ids_BL: Tensor, mask_BL: Tensor
+) -> Tensor:
+    """The pseudo words of images at the marked positions of each row, zeros elsewhere: [B, L, D].
+
+    What a residual TIUE adds is shared among a row's marked tokens: a name of several is moved as far as one of one.
+    """
+    words_BLD = place_words(tiue(image_embeds_BE), mask_BL)
+    if not tiue.config.residual:
+        return words_BLD
+    own_BLD = text_encoder.get_input_embeddings()(input_ids_BL).to(words_BLD.dtype)
+    return own_BLD * mask_BL[..., None] + words_BLD / mask_BL.sum(dim=1).clamp(min=1)[:, None, None]
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from umm_bench.errors import UserError
 from umm_bench.umm.encoded import Batch, EncodedPairs
 from umm_bench.umm.frozen import FrozenConvolutions
 from umm_bench.umm.pipeline import UMMPipeline
-from umm_bench.umm.tiue import TIUE, fuse_hidden_states, place_words, read_positions, rearranged_hidden_states
+from umm_bench.umm.tiue import TIUE, fuse_hidden_states, read_positions, rearranged_hidden_states, subject_words
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -58,6 +58,7 @@ class TrainConfig:
     num_pseudo_words: int = 1
     hidden_dim: int = 1024
     depth: int = 2
+    residual: bool = False
 
     def rows_per_step(self, processes: int = 1) -> int:
         return self.batch_size * self.gradient_accumulation_steps * processes
@@ -107,6 +108,7 @@ def initial_state(pipe: UMMPipeline, config: TrainConfig) -> TrainState:
             hidden_dim=config.hidden_dim,
             depth=config.depth,
             word_std=float(pipe.text_encoder.get_input_embeddings().weight.detach().float().std()),
+            residual=config.residual,
         )
     tiue.to(pipe.unet.device)
     optimizer = torch.optim.AdamW(
@@ -228,8 +230,8 @@ def umm_loss(
     z_0_BCHW = (z_0_BCHW * pipe.vae.config.scaling_factor).to(device)
 
     mask_BL, h_y_BLD = batch.mask_BL.to(device), batch.h_y_BLD.to(device)
-    words_BLD = place_words(tiue(image_embeds_BE.to(device)), mask_BL)
     input_ids_BL = batch.input_ids_BL.to(device)
+    words_BLD = subject_words(tiue, pipe.text_encoder, image_embeds_BE.to(device), input_ids_BL, mask_BL)
     read_BL = read_positions(pipe, input_ids_BL, mask_BL)
     h_r_BnD = rearranged_hidden_states(pipe.text_encoder, input_ids_BL, mask_BL, words_BLD, read_BL)
     h_u_BLD = fuse_hidden_states(h_y_BLD, h_r_BnD.to(h_y_BLD.dtype), read_BL)
