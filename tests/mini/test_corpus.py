@@ -35,6 +35,23 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
     assert (a / "00000.tar").read_bytes() != (c / "00000.tar").read_bytes()
 
 
+def test_posed_scenes_are_the_same_drawings_as_a_photographer_would_place_them(tmp_path):
+    upright = 0
+    for i in range(30):
+        loose, posed = (corpus.row(i, posed=share).scene for share in (0.0, 1.0))
+        assert [o.design for o in posed.objects if o.design] == [o.design for o in loose.objects if o.design]
+        if len(posed.objects) == 1 and not posed.style:
+            x0, y0, x1, y1 = posed.objects[0].box
+            upright += abs(x0 + x1 - 1) < 0.1 and abs(y0 + y1 - 1) < 0.1
+    assert upright > 10
+    corpus.build(tmp_path / "a", 2, posed=1.0)
+    corpus.build(tmp_path / "b", 2)
+    kept = [json.loads((tmp_path / name / "corpus.json").read_text())["posed"] for name in "ab"]
+    assert kept == [1.0, 0.0]
+    written = [(tmp_path / name / "00000.tar").read_bytes() for name in "ab"]
+    assert written[0] != written[1]
+
+
 def test_dirt_comes_at_its_rate():
     kinds = [corpus.row(i).dirt for i in range(600)]
     wrong = kinds.count("wrong_caption") / len(kinds)

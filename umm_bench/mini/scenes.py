@@ -244,18 +244,18 @@ def compose(
     size: int = 64,
     subjects: int | None = None,
     posed: float = 0.0,
+    as_usual: float = USUAL,
     other_hands: float = 0.0,
 ) -> Scene:
     """The scene of a key, about a millisecond at 64 px.
 
     Args:
         key: any integer or string; the scene is a function of it and of the other arguments.
-        split: "train" draws training designs by their Zipfian frequency; "train_even", "held_out" and "all" draw
-            every concept as often as another.
+        split: "train" draws training designs by their frequency; "train_even", "held_out", "all" all concepts alike.
         size: side in pixels.
         subjects: force 1, 2 or 3 sprites; by default mostly one.
-        posed: share of the scenes whose sprites stand upright, large and in the middle, mostly in their concept's
-            `usual` design. What a generator learns from; all else sees them as they come.
+        posed: share of the scenes whose sprites stand upright, large and in the middle, `as_usual` of them in their
+            concept's `usual` design. What a generator learns from, and, in any design, the pairs of a TIUE.
         other_hands: share of the sprites that are a `further` drawing of their concept instead, for the detector.
     """
     rng = rng_for("scene", key, split, subjects)
@@ -263,7 +263,7 @@ def compose(
     count = subjects or int(rng.choice([1, 2, 3], p=[0.72, 0.25, 0.03]))
     designs = [draw_design(rng, split) for _ in range(count)]
     if pose and split == "train":
-        often = rng_for("usual", key).random(count) < USUAL
+        often = rng_for("usual", key).random(count) < as_usual
         designs = [usual(d.concept) if o else d for d, o in zip(designs, often, strict=True)]
     spots, relation = _arrange(rng, count)
     background = backgrounds.choose(rng)
