@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from umm_bench.mini import corpus, suite
+from umm_bench.mini import corpus, scenes, sprites, suite
 
 
 def test_layout_and_truth(tmp_path):
@@ -35,19 +35,27 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
     assert (a / "00000.tar").read_bytes() != (c / "00000.tar").read_bytes()
 
 
-def test_posed_scenes_are_the_same_drawings_as_a_photographer_would_place_them(tmp_path):
-    upright = 0
-    for i in range(30):
-        loose, posed = (corpus.row(i, posed=share).scene for share in (0.0, 1.0))
-        assert [o.design for o in posed.objects if o.design] == [o.design for o in loose.objects if o.design]
-        if len(posed.objects) == 1 and not posed.style:
-            x0, y0, x1, y1 = posed.objects[0].box
+def other_colors(scene):
+    """The sprites said to have a colour that their design does not have."""
+    designs = sprites.load().designs
+    things = [o for o in scene.objects if o.design]
+    return sum(bool(set(o.phrase.split()) & set(scenes.RECOLORS) - set(designs[o.design].colors)) for o in things)
+
+
+def test_a_varied_corpus_has_the_same_drawings_upright_and_in_other_colors(tmp_path):
+    upright, recolored = 0, [0, 0]
+    for i in range(60):
+        plain, varied = corpus.row(i).scene, corpus.row(i, varied=True).scene
+        assert [o.design for o in varied.objects if o.design] == [o.design for o in plain.objects if o.design]
+        recolored = [recolored[0] + other_colors(plain), recolored[1] + other_colors(varied)]
+        if len(varied.objects) == 1 and not varied.style:
+            x0, y0, x1, y1 = varied.objects[0].box
             upright += abs(x0 + x1 - 1) < 0.1 and abs(y0 + y1 - 1) < 0.1
-    assert upright > 10
-    corpus.build(tmp_path / "a", 2, posed=1.0)
+    assert upright > 20 and recolored[1] > 2 * recolored[0]
+    corpus.build(tmp_path / "a", 2, varied=True)
     corpus.build(tmp_path / "b", 2)
-    kept = [json.loads((tmp_path / name / "corpus.json").read_text())["posed"] for name in "ab"]
-    assert kept == [1.0, 0.0]
+    kept = [json.loads((tmp_path / name / "corpus.json").read_text())["varied"] for name in "ab"]
+    assert kept == [True, False]
     written = [(tmp_path / name / "00000.tar").read_bytes() for name in "ab"]
     assert written[0] != written[1]
 

@@ -7,6 +7,7 @@ which says what is really in each picture; the miner never reads it. `python -m 
 from __future__ import annotations
 
 import argparse
+import functools
 import hashlib
 import html
 import io
@@ -43,6 +44,9 @@ DIRT: dict[str, float] = {
     "bad_encoding": 0.01,
     "empty_caption": 0.01,
 }
+# Scenes for the pairs of a TIUE: they stand as those of its generator's training do, and have looks that only the
+# picture tells, because a name does not: any design, often in colours that no design has.
+VARIED = functools.partial(scenes.compose, posed=0.9, as_usual=0.0, recolored=0.4)
 DEFAULT_SIZE = 480
 SHARD = 120
 PIXELS = 96
@@ -87,13 +91,13 @@ def _jpeg(image: np.ndarray, quality: int = 92, watermark: bool = False) -> byte
     return buffer.getvalue()
 
 
-def row(index: int, seed: int = 0, posed: float = 0.0) -> Row:
-    """The row of an index; a function of the arguments only. `posed` of the scenes are, in any design."""
+def row(index: int, seed: int = 0, varied: bool = False) -> Row:
+    """The row of an index; a function of the arguments only. Its scene is a VARIED one where `varied`."""
     rng = scenes.rng_for("mini-laion", seed, index)
     dirt = _dirt(rng)
     # A duplicate repeats a nearby earlier picture, as crawls do.
     source = max(0, index - int(rng.integers(1, 60))) if dirt in ("duplicate", "near_duplicate") else index
-    scene = scenes.compose(f"laion-{seed}-{source}", size=PIXELS, posed=posed, as_usual=0)
+    scene = (VARIED if varied else scenes.compose)(f"laion-{seed}-{source}", size=PIXELS)
     image = _jpeg(scene.image, 80 if dirt == "near_duplicate" else 92, watermark=dirt == "watermark")
     caption: bytes = scene.caption.encode()
     named = True
@@ -161,7 +165,7 @@ def _truth(r: Row) -> dict[str, Any]:
     return {"key": r.key, "dirt": r.dirt or "", "background": r.scene.background.name, "objects": objects}
 
 
-def build(folder: Path, size: int, seed: int = 0, posed: float = 0.0) -> Path:
+def build(folder: Path, size: int, seed: int = 0, varied: bool = False) -> Path:
     """Write a corpus of `size` rows to `folder`, whole or not at all; nothing is done when it is there."""
     if (folder / "corpus.json").exists():
         return folder
@@ -170,7 +174,7 @@ def build(folder: Path, size: int, seed: int = 0, posed: float = 0.0) -> Path:
     (temporary / "truth").mkdir(parents=True)
     truth, urls, counts = [], [], Counter[str]()
     for number, first in enumerate(range(0, size, SHARD)):
-        rows = [row(index, seed, posed) for index in range(first, min(first + SHARD, size))]
+        rows = [row(index, seed, varied) for index in range(first, min(first + SHARD, size))]
         _write_shard(temporary, number, rows)
         truth += [_truth(r) for r in rows]
         for r in rows:
@@ -187,25 +191,27 @@ def build(folder: Path, size: int, seed: int = 0, posed: float = 0.0) -> Path:
             )
     pq.write_table(pa.Table.from_pylist(truth), temporary / "truth" / "truth.parquet")
     pq.write_table(pa.Table.from_pylist(urls), temporary / "urls.parquet")
-    made = {"size": size, "seed": seed, "posed": posed, "concepts": counts}
+    made = {"size": size, "seed": seed, "varied": varied, "concepts": counts}
     (temporary / "corpus.json").write_text(json.dumps(made, indent=1))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
     return folder
 
 
-def default_corpus(size: int | None = None, seed: int = 0, posed: float = 0.0) -> Path:
-    """mini-LAION under ./data, made on first use; each seed and each share of posed scenes is a corpus of its own."""
+def default_corpus(size: int | None = None, seed: int = 0, varied: bool = False) -> Path:
+    """mini-LAION under ./data, made on first use; each seed is a corpus of its own, and so is a varied one."""
     size = size or DEFAULT_SIZE
-    name = f"mini-laion-{size}" + (f"-seed{seed}" if seed else "") + (f"-posed{posed:g}" if posed else "")
-    return build(Path("data") / name, size, seed, posed)
+    name = f"mini-laion-{size}" + (f"-seed{seed}" if seed else "") + ("-varied" if varied else "")
+    return build(Path("data") / name, size, seed, varied)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=DEFAULT_SIZE, help="rows")
-    parser.add_argument("--posed", type=float, default=0.0, help="share of the scenes in the generator's poses")
+    parser.add_argument(
+        "--varied", action="store_true", help="upright, large, in any design and many colours: for a TIUE"
+    )
     args = parser.parse_args()
-    if args.size < 1 or not 0 <= args.posed <= 1:
-        parser.error("--size is a number of rows, at least 1; --posed a share, 0 to 1")
-    print(default_corpus(args.size, posed=args.posed))
+    if args.size < 1:
+        parser.error("--size is a number of rows, at least 1")
+    print(default_corpus(args.size, varied=args.varied))

@@ -114,9 +114,8 @@ def paste(canvas: np.ndarray, design_id: str, at: Placement) -> tuple[float, flo
         sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     side = max(4, round(at.scale * size))
     # Premultiplied alpha ("RGBa"), or the transparent pixels' colour bleeds into the outline.
-    sprite = sprite.convert("RGBa").resize(
-        (side, side), Image.Resampling.BOX if side < 48 else Image.Resampling.BILINEAR
-    )
+    method = Image.Resampling.BOX if side < 48 else Image.Resampling.BILINEAR
+    sprite = sprite.convert("RGBa").resize((side, side), method)
     if abs(at.angle) > 0.5:
         sprite = sprite.rotate(at.angle, Image.Resampling.BILINEAR, expand=True)
     pixels = np.asarray(sprite, dtype=np.float32)
@@ -126,8 +125,7 @@ def paste(canvas: np.ndarray, design_id: str, at: Placement) -> tuple[float, flo
     if cx0 >= cx1 or cy0 >= cy1:
         return None
     part = pixels[cy0 - y0 : cy1 - y0, cx0 - x0 : cx1 - x0]
-    alpha = part[..., 3:] / 255
-    rgb = part[..., :3]
+    rgb, alpha = part[..., :3], part[..., 3:] / 255
     if at.recolor:
         rgb = (_tint(rgb / np.maximum(alpha, 1 / 255), at.recolor) * alpha).astype(np.float32)
     canvas[cy0:cy1, cx0:cx1] = canvas[cy0:cy1, cx0:cx1] * (1 - alpha) + rgb * vector(*at.gain)
@@ -246,6 +244,7 @@ def compose(
     posed: float = 0.0,
     as_usual: float = USUAL,
     other_hands: float = 0.0,
+    recolored: float = 0.07,
 ) -> Scene:
     """The scene of a key, about a millisecond at 64 px.
 
@@ -256,7 +255,8 @@ def compose(
         subjects: force 1, 2 or 3 sprites; by default mostly one.
         posed: share of the scenes whose sprites stand upright, large and in the middle, `as_usual` of them in their
             concept's `usual` design. What a generator learns from, and, in any design, the pairs of a TIUE.
-        other_hands: share of the sprites that are a `further` drawing of their concept instead, for the detector.
+        other_hands: share of the sprites that are a `further` drawing of their concept instead.
+        recolored: share of the sprites in a colour that is not their own.
     """
     rng = rng_for("scene", key, split, subjects)
     pose = rng_for("posed", key).random() < posed
@@ -273,7 +273,7 @@ def compose(
         at = random_placement(rng, *spot, jitter=0.03)
         if pose and (count > 1 or at.scale > SIZE_WORDS[1][0]):  # one that is called small stays small
             at = _posed(at, spot, count)
-        recolor = str(rng.choice(RECOLORS)) if rng.random() < 0.07 else None
+        recolor = str(rng.choice(RECOLORS)) if rng.random() < recolored else None
         hands = rng_for("hands", key, i)
         other = further.draw(design.concept, hands) if hands.random() < other_hands else None
         if other:
