@@ -46,11 +46,11 @@ from umm_bench.commands import quiet_libraries, run_command
 from umm_bench.images import open_image
 from umm_bench.measure import Measured
 from umm_bench.train import choose_precision
-from umm_bench.umm import UMMPipeline, fuse_hidden_states
+from umm_bench.umm import UMMPipeline, fuse_hidden_states, place_words
 from umm_bench.umm.augment import Augmentation
 from umm_bench.umm.encoded import EncodeConfig, EncodedPairs, encode_pairs
 from umm_bench.umm.pairs import Pair, subject_caption, target_image
-from umm_bench.umm.tiue import read_positions, rearranged_hidden_states, span_positions, subject_words
+from umm_bench.umm.tiue import read_positions, rearranged_hidden_states, span_positions
 from umm_bench.umm.trainer import (
     PRECISIONS,
     TrainConfig,
@@ -120,7 +120,9 @@ def plain(pipe: UMMPipeline, pairs: list[Pair], config: TrainConfig, frozen: boo
                 embeds_BE = embeds_BE * (draws.drop_N >= config.drop_rate).to(device)[:, None]
                 h_y_BLD = pipe.text_encoder(input_ids_BL)[0]
             embedding_BLD = pipe.text_encoder.get_input_embeddings()(input_ids_BL)
-            words_BLD = subject_words(state.tiue, pipe.text_encoder, embeds_BE, input_ids_BL, mask_BL)
+            words_BLD = place_words(state.tiue(embeds_BE), mask_BL)
+            if config.residual:
+                words_BLD = embedding_BLD + words_BLD / mask_BL.sum(dim=1)[:, None, None]
             words_BLD = torch.where(mask_BL[..., None], words_BLD, embedding_BLD)
             # the mask of all tokens: h_r of the whole caption
             h_r_BLD = rearranged_hidden_states(pipe.text_encoder, input_ids_BL, torch.ones_like(mask_BL), words_BLD)

@@ -74,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--hidden-dim", type=int, default=run.hidden_dim)
     add("--depth", type=int, default=run.depth, help="hidden layers of the MLP")
     add("--residual", action="store_true",
-        help="add what the image shows to the subject's own word, rather than replace it")  # fmt: skip
+        help="the pseudo word is added to the subject's own words; best with --head-rate 1")  # fmt: skip
     add("--seed", type=int, default=run.seed)
     add("--checkpoint-every", type=int, default=500, help="steps between checkpoints")
 

@@ -42,16 +42,20 @@ def other_colors(scene):
     return sum(bool(set(o.phrase.split()) & set(scenes.RECOLORS) - set(designs[o.design].colors)) for o in things)
 
 
-def test_a_varied_corpus_has_the_same_drawings_upright_and_in_other_colors(tmp_path):
-    upright, recolored = 0, [0, 0]
+def in_the_middle(scene):
+    """Whether its first sprite is alone there and large."""
+    x0, y0, x1, y1 = scene.objects[0].box
+    return len(scene.objects) == 1 and abs(x0 + x1 - 1) < 0.1 and abs(y0 + y1 - 1) < 0.1 and max(x1 - x0, y1 - y0) > 0.6
+
+
+def test_a_varied_corpus_has_the_same_drawings_large_in_the_middle_and_in_other_colors(tmp_path):
+    centred, recolored = [0, 0], [0, 0]
     for i in range(60):
         plain, varied = corpus.row(i).scene, corpus.row(i, varied=True).scene
         assert [o.design for o in varied.objects if o.design] == [o.design for o in plain.objects if o.design]
         recolored = [recolored[0] + other_colors(plain), recolored[1] + other_colors(varied)]
-        if len(varied.objects) == 1 and not varied.style:
-            x0, y0, x1, y1 = varied.objects[0].box
-            upright += abs(x0 + x1 - 1) < 0.1 and abs(y0 + y1 - 1) < 0.1
-    assert upright > 20 and recolored[1] > 2 * recolored[0]
+        centred = [centred[0] + in_the_middle(plain), centred[1] + in_the_middle(varied)]
+    assert centred[1] > 1.3 * centred[0] and recolored[1] > 2 * recolored[0]
     corpus.build(tmp_path / "a", 2, varied=True)
     corpus.build(tmp_path / "b", 2)
     kept = [json.loads((tmp_path / name / "corpus.json").read_text())["varied"] for name in "ab"]

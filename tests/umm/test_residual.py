@@ -1,4 +1,4 @@
-"""A residual pseudo word is the subject's own word and what its image adds."""
+"""A residual pseudo word is added to the subject's own words, which go on saying what the subject is."""
 
 import dataclasses
 from copy import deepcopy
@@ -12,11 +12,12 @@ from tests.umm.test_composition import far
 from tests.umm.test_pipeline import PROMPT, draw
 from tests.umm.test_trainer import CONFIG, ENCODE
 from umm_bench.errors import UserError
-from umm_bench.umm import Subject, UMMPipeline, load_tiue, subject_words
+from umm_bench.umm import Subject, UMMPipeline, load_card, load_tiue, place_words
 from umm_bench.umm.checkpoint import load_state, run_identity, save_state
 from umm_bench.umm.encoded import EncodedPairs, encode_pairs
 from umm_bench.umm.pairs import read_pairs
-from umm_bench.umm.trainer import initial_state, train
+from umm_bench.umm.trainer import denoising_loss, initial_state, noise_schedule, train, umm_loss
+from umm_bench.umm.trainer import draw as draws_of
 
 RESIDUAL = dataclasses.replace(CONFIG, residual=True)
 
@@ -34,10 +35,20 @@ def residual(tiny_sd, tiny_image_encoder):
     return pipe
 
 
+@pytest.fixture
+def encoded(umm, pairs_folder, tmp_path):
+    return EncodedPairs(list(encode_pairs(umm, read_pairs(pairs_folder()), tmp_path / "cache", ENCODE)))
+
+
 @pytest.mark.parametrize(
-    ("prompt", "phrase"), [("a dog on snow", "dog"), ("a Small  red dog on snow", "small red dog")]
+    ("prompt", "phrase"),
+    [
+        ("a dog on snow", "dog"),
+        ("a Small  red dog on snow", "small red dog"),
+        ("a dog in the style of <image>, on snow", "<image>"),  # ">," is one token
+    ],
 )
-def test_untrained_it_is_the_word(tiny_sd, tiny_image_encoder, prompt, phrase):
+def test_untrained_it_changes_nothing(tiny_sd, tiny_image_encoder, prompt, phrase):
     pipe = make_umm(tiny_sd, tiny_image_encoder, residual=True)
     plain = draw(pipe, prompt)
     assert far(draw(pipe, prompt, subjects=Subject(picture(5), phrase), alpha=1.0), plain) < 1e-4
@@ -45,36 +56,50 @@ def test_untrained_it_is_the_word(tiny_sd, tiny_image_encoder, prompt, phrase):
     assert far(draw(pipe, prompt, subjects=Subject(picture(5), phrase), alpha=1.0), plain) > 1e-3
 
 
-def test_a_name_of_several_tokens_is_moved_as_far_as_one_of_one(residual):
-    embeds_1E = residual.embed_images([picture(5)])
+def test_a_name_of_several_tokens_is_moved_as_far_as_one_of_one():
+    words_BKD = torch.tensor([[[6.0, 3.0]]]).expand(2, -1, -1)
+    mask_BL = torch.tensor([[False, True, False, False], [False, True, True, True]])
+    placed_BLD = place_words(words_BKD, mask_BL, residual=True)
+    assert placed_BLD.sum(dim=1).tolist() == [[6, 3], [6, 3]]
+    assert placed_BLD[1].tolist() == [[0, 0], [2, 1], [2, 1], [2, 1]]
+
+
+def test_the_hidden_states_are_those_of_the_sum(residual):
     embeddings = residual.text_encoder.get_input_embeddings()
-    moved = []
-    for phrase in ("dog", "small red dog"):
-        words_KD = residual.encode_subjects([Subject(phrase=phrase, embeds=embeds_1E)])[0]
-        ids = residual.tokenizer(phrase, add_special_tokens=False, return_tensors="pt").input_ids[0]
-        assert len(words_KD) == len(ids) == len(phrase.split())
-        moved.append((words_KD - embeddings(ids)).sum(dim=0))
-    assert torch.allclose(moved[0], moved[1], atol=1e-5)
-    assert torch.allclose(moved[0], residual.tiue(embeds_1E)[0, 0], atol=1e-5)
+    ids_BL = residual.tokenizer(PROMPT, padding="max_length", return_tensors="pt").input_ids
+    h_y = residual.text_encoder(ids_BL)[0]
+    subject = Subject(picture(5), "small dog")
+    h_u = residual.encode_subject_prompt([PROMPT], h_y, [subject], [frozenset({0})])[frozenset({0})]
+    moved_BLD = embeddings(ids_BL).detach()
+    moved_BLD[:, 2:4] += residual.encode_subjects([subject])[0] / 2
+    hook = embeddings.register_forward_hook(lambda module, args, out: moved_BLD)
+    expected = residual.text_encoder(ids_BL)[0]
+    hook.remove()
+    assert torch.allclose(h_u[:, 2:4], expected[:, 2:4], atol=1e-5)
+    assert (h_u != h_y).any(dim=-1)[0].nonzero().flatten().tolist() == [2, 3]
 
 
-def test_training_and_sampling_make_the_same_words(residual):
-    caption, phrase = "a small dog on snow", "small dog"
-    embeds_1E = residual.embed_images([picture(5)])
-    ids_BL = residual.tokenizer(caption, padding="max_length", return_tensors="pt").input_ids
-    mask_BL = torch.zeros_like(ids_BL, dtype=torch.bool)
-    mask_BL[:, 2:4] = True
-    words_BLD = subject_words(residual.tiue, residual.text_encoder, embeds_1E, ids_BL, mask_BL)
-    assert not words_BLD[~mask_BL].any()
-    sampled_KD = residual.encode_subjects([Subject(picture(5), phrase)])[0]
-    assert torch.allclose(words_BLD[mask_BL], sampled_KD, atol=1e-5)
-
-
-def test_a_card_holds_whole_words(residual, tiny_sd):
+def test_a_card_is_as_its_pictures_whatever_it_is_called(residual, tiny_sd, tmp_path):
     bare = UMMPipeline.from_pipe(tiny_sd)
     bare.set_progress_bar_config(disable=True)
-    card = residual.make_card(picture(5), "dog")
-    assert far(draw(bare, subjects=Subject(card=card)), draw(residual, subjects=Subject(picture(5), "dog"))) < 1e-4
+    residual.make_card(picture(5), "dog").save(tmp_path / "dog.safetensors")
+    card = load_card(tmp_path / "dog.safetensors")
+    assert card.residual
+    for phrase in ("dog", "small dog"):
+        expected = draw(residual, subjects=Subject(picture(5), phrase))
+        assert far(draw(bare, subjects=Subject(card=card, phrase=phrase)), expected) < 1e-4
+
+
+def test_words_that_replace_and_words_that_are_added_share_a_prompt(residual, umm):
+    prompt = "a dog and a fox"
+    card = umm.make_card(picture(6), "fox")
+    both = [Subject(picture(5), "dog"), Subject(card=card)]
+    h_y = residual.encode_prompt([prompt], residual.device, 1, False)[0]
+    together = residual.encode_subject_prompt([prompt], h_y, both, [frozenset({0}), frozenset({1})])
+    alone = umm.encode_subject_prompt([prompt], h_y, [Subject(picture(6), "fox")], [frozenset({0})])
+    assert torch.allclose(together[frozenset({1})], alone[frozenset({0})], atol=1e-5)
+    alone = residual.encode_subject_prompt([prompt], h_y, both[:1], [frozenset({0})])
+    assert torch.allclose(together[frozenset({0})], alone[frozenset({0})], atol=1e-5)
 
 
 def test_it_saves_and_loads_as_what_it_is(tmp_path, residual):
@@ -88,13 +113,21 @@ def test_it_saves_and_loads_as_what_it_is(tmp_path, residual):
     assert not make_tiue().config.residual
 
 
-def test_it_learns_and_is_no_other_run(umm, pairs_folder, tmp_path):
-    pairs = EncodedPairs(list(encode_pairs(umm, read_pairs(pairs_folder()), tmp_path / "cache", ENCODE)))
-    start = initial_state(umm, RESIDUAL)
-    assert not start.tiue.mlp[-2].weight.any()
-    *_, state = train(umm, pairs, RESIDUAL, deepcopy(start))
+def test_untrained_its_loss_is_that_of_the_text(umm, encoded):
+    schedule, batch = noise_schedule(umm), encoded.batch(range(4))
+    draws = draws_of(encoded.shapes, 4, 0, 0, schedule.config.num_train_timesteps)
+    tiue = initial_state(umm, RESIDUAL).tiue
+    z_0_BCHW = (batch.mean_BCHW + batch.std_BCHW * draws.posterior_NCHW) * umm.vae.config.scaling_factor
+    text = denoising_loss(umm, schedule, z_0_BCHW, batch.h_y_BLD, draws, RESIDUAL.min_snr_gamma)
+    assert umm_loss(umm, tiue, schedule, batch, draws, RESIDUAL).item() == pytest.approx(text.item(), rel=1e-4)
+    moved = umm_loss(umm, trained(tiue), schedule, batch, draws, RESIDUAL).item()
+    assert moved != pytest.approx(text.item(), rel=1e-4)
+
+
+def test_it_trains_and_is_no_other_run(umm, encoded, tmp_path):
+    *_, state = train(umm, encoded, RESIDUAL, deepcopy(initial_state(umm, RESIDUAL)))
     assert state.tiue.mlp[-2].weight.any()
-    identity = run_identity(umm, pairs, RESIDUAL.rows_per_step())
+    identity = run_identity(umm, encoded, RESIDUAL.rows_per_step())
     save_state(tmp_path / "run", state, RESIDUAL, identity)
     assert load_state(tmp_path / "run", umm, RESIDUAL, identity).tiue.config.residual
     with pytest.raises(UserError, match="trained with residual=True, not False"):

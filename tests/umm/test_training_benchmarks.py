@@ -1,5 +1,6 @@
 """Both sides of `benchmarks.training` do the same work; `benchmarks.augmentation` measures what it says."""
 
+import dataclasses
 import itertools
 from copy import deepcopy
 
@@ -15,14 +16,16 @@ from umm_bench.umm.trainer import TrainConfig
 CONFIG = TrainConfig(steps=3, batch_size=2, hidden_dim=16, learning_rate=1e-2, warmup_steps=1, drop_rate=0.3)
 
 
-@pytest.mark.parametrize("frozen", [False, True])
-def test_the_plain_recipe_trains_the_same_mlp(fresh_sd, tiny_image_encoder, tmp_path, frozen):
+@pytest.mark.parametrize(("frozen", "residual"), [(False, False), (True, False), (True, True)])
+def test_the_plain_recipe_trains_the_same_mlp(fresh_sd, tiny_image_encoder, tmp_path, frozen, residual):
+    config = dataclasses.replace(CONFIG, residual=residual)
+
     def stack():
         return make_umm(fresh_sd("v_prediction"), deepcopy(tiny_image_encoder))
 
     pairs, pipe = training.make_pairs(4, 32), stack()
     for ours, plain in itertools.zip_longest(
-        training.ours(stack(), pairs, CONFIG, tmp_path), training.plain(pipe, pairs, CONFIG, frozen)
+        training.ours(stack(), pairs, config, tmp_path), training.plain(pipe, pairs, config, frozen)
     ):
         assert plain.loss == pytest.approx(ours.loss, rel=1e-4)
         assert plain.grad_norm == pytest.approx(ours.grad_norm, rel=1e-3)

@@ -1,7 +1,8 @@
 """mini-LAION: the composer's scenes in LAION's own layout, with LAION's dirt, and the truth kept apart.
 
 img2dataset shards (`00000.tar`, `.parquet`, `_stats.json`), a URL list (`urls.parquet`) and `truth/truth.parquet`,
-which says what is really in each picture; the miner never reads it. `python -m umm_bench.mini.corpus --size N`.
+which says what is really in each picture; the miner never reads it. `python -m umm_bench.mini.corpus --size N`, with
+`--varied` for the pairs that a TIUE learns from.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ DIRT: dict[str, float] = {
     "empty_caption": 0.01,
 }
 # Scenes for the pairs of a TIUE: they stand as those of its generator's training do, and have looks that only the
-# picture tells, because a name does not: any design, often in colours that no design has.
+# picture tells, because a name does not: any design, often in a colour drawn at random.
 VARIED = functools.partial(scenes.compose, posed=0.9, as_usual=0.0, recolored=0.4)
 DEFAULT_SIZE = 480
 SHARD = 120

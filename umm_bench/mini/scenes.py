@@ -256,7 +256,7 @@ def compose(
         posed: share of the scenes whose sprites stand upright, large and in the middle, `as_usual` of them in their
             concept's `usual` design. What a generator learns from, and, in any design, the pairs of a TIUE.
         other_hands: share of the sprites that are a `further` drawing of their concept instead.
-        recolored: share of the sprites in a colour that is not their own.
+        recolored: share of the sprites in a colour drawn at random.
     """
     rng = rng_for("scene", key, split, subjects)
     pose = rng_for("posed", key).random() < posed

@@ -12,7 +12,6 @@ from umm_bench.umm.tiue import (
     place_words,
     read_positions,
     rearranged_hidden_states,
-    subject_words,
 )
 
 __all__ = [
@@ -32,5 +31,4 @@ __all__ = [
     "place_words",
     "read_positions",
     "rearranged_hidden_states",
-    "subject_words",
 ]

@@ -12,23 +12,26 @@ from torch import Tensor
 
 from umm_bench.errors import UserError
 
-FORMAT = "umm-card/1"
+FORMATS = {"umm-card/1": False, "umm-card/2": True}  # whether the words are added to the phrase's own
 
 
 @dataclass(frozen=True, eq=False)
 class SubjectCard:
     """`words_KD` are K pseudo words of the text encoder's width D; `phrase` is the noun they were made for, and
-    `references` the number of pictures that they average.
+    `references` the number of pictures that they average. `residual` words are added to those of the phrase in whose
+    place a prompt has the card, others replace them.
     """
 
     words_KD: Tensor
     phrase: str
     references: int = 1
+    residual: bool = False
 
     def save(self, path: str | Path) -> None:
         """Writes one safetensors file (3 kB for a word of Stable Diffusion 1.5)."""
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        metadata = {"format": FORMAT, "phrase": self.phrase, "references": str(self.references)}
+        version = next(name for name, residual in FORMATS.items() if residual == self.residual)
+        metadata = {"format": version, "phrase": self.phrase, "references": str(self.references)}
         save_file({"words": self.words_KD.detach().float().cpu().contiguous()}, path, metadata=metadata)
 
 
@@ -42,15 +45,16 @@ def load_card(path: str | Path) -> SubjectCard:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT or "words" not in file.keys():  # noqa: SIM118
-                raise UserError(f"{path} is no subject card ({FORMAT}); make one with `sample --save-card`")
+            if metadata.get("format") not in FORMATS or "words" not in file.keys():  # noqa: SIM118
+                raise UserError(f"{path} is no subject card ({', '.join(FORMATS)}); make one with `sample --save-card`")
             words_KD = file.get_tensor("words")
     except SafetensorError as error:
         raise UserError(_unreadable(path, error)) from error
     if words_KD.ndim != 2 or not words_KD.isfinite().all():
         raise UserError(f"the subject card {path} is damaged: its words must be K x D finite numbers")
     references = metadata.get("references", "1")
-    return SubjectCard(words_KD, metadata.get("phrase", ""), int(references) if references.isdecimal() else 1)
+    count = int(references) if references.isdecimal() else 1
+    return SubjectCard(words_KD, metadata.get("phrase", ""), count, FORMATS[metadata["format"]])
 
 
 def _unreadable(path: str | Path, error: SafetensorError) -> str:

@@ -27,7 +27,7 @@ from umm_bench.umm.control import Control, picture_control
 from umm_bench.umm.guidance import TEXT, Branch, Differences, Guidance, Interval, Schedule, fused_guidance
 from umm_bench.umm.prefix import shared_prefix
 from umm_bench.umm.subjects import Subject, branch_hidden_states, lora_scaled, subject_masks
-from umm_bench.umm.tiue import TIUE, subject_words
+from umm_bench.umm.tiue import TIUE
 
 
 class UMMPipeline(StableDiffusionPipeline):
@@ -98,11 +98,11 @@ class UMMPipeline(StableDiffusionPipeline):
         """The pseudo words of a subject from one picture or several, to be saved, shared and used without them."""
         pictures = as_list(images)
         words_KD = self.encode_subjects([Subject(pictures, phrase)])[0]
-        return SubjectCard(words_KD.detach().float().cpu(), phrase, len(pictures))
+        return SubjectCard(words_KD.detach().float().cpu(), phrase, len(pictures), self.tiue.config.residual)
 
     @torch.no_grad()
     def encode_subjects(self, subjects: Sequence[Subject]) -> list[Tensor]:
-        """Pseudo words [K, D] of each subject; with a residual TIUE one for each token of its phrase.
+        """Pseudo words [K, D] of each subject.
 
         Raises UserError without a TIUE, with an unreadable image and with a card made for another base.
         """
@@ -131,12 +131,7 @@ class UMMPipeline(StableDiffusionPipeline):
             embeds_nE = self.embed_images(pictures)
         else:
             raise UserError(f'the subject "{subject.words}" has neither image nor embeds nor card')
-        embeds_1E = embeds_nE.mean(dim=0, keepdim=True).to(self._execution_device, self.tiue.dtype)
-        if not self.tiue.config.residual:
-            return self.tiue(embeds_1E)[0]
-        ids_1K = self.tokenizer(subject.words, add_special_tokens=False, return_tensors="pt").input_ids
-        ids_1K = ids_1K.to(self._execution_device)
-        return subject_words(self.tiue, self.text_encoder, embeds_1E, ids_1K, torch.ones_like(ids_1K).bool())[0]
+        return self.tiue(embeds_nE.mean(dim=0, keepdim=True).to(self._execution_device, self.tiue.dtype))[0]
 
     @torch.no_grad()
     def encode_subject_prompt(
@@ -161,11 +156,12 @@ class UMMPipeline(StableDiffusionPipeline):
         if not drawn:
             return {TEXT: h_y_NLD}
         words = self.encode_subjects(subjects)
+        residual = [s.card.residual if s.card else self.tiue.config.residual for s in subjects]
         input_ids_NL = self.tokenizer(
             prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         ).input_ids.to(device)
         with lora_scaled(self.text_encoder, lora_scale):
-            hidden_states = branch_hidden_states(self, input_ids_NL, h_y_NLD, masks_SNL, words, drawn)
+            hidden_states = branch_hidden_states(self, input_ids_NL, h_y_NLD, masks_SNL, words, residual, drawn)
         return {TEXT: h_y_NLD, **hidden_states}
 
     @torch.no_grad()

@@ -62,22 +62,28 @@ def branch_hidden_states(
     h_y_NLD: Tensor,
     masks_SNL: Tensor,
     words: Sequence[Tensor],
+    residual: Sequence[bool],
     branches: Iterable[frozenset[int]],
 ) -> dict[Branch, Tensor]:
-    """h_u [N, L, D] of each branch: h_y with the subjects of the branch taken from their pseudo words [K, D]."""
+    """h_u [N, L, D] of each branch: h_y with the subjects of the branch taken from their pseudo words [K, D].
+
+    Those of a `residual` subject are added to its own words.
+    """
     placed_SNLD = torch.stack(
         [
-            place_words(words_KD.expand(len(input_ids_NL), -1, -1), mask_NL)
-            for words_KD, mask_NL in zip(words, masks_SNL, strict=True)
+            place_words(words_KD.expand(len(input_ids_NL), -1, -1), mask_NL, adds)
+            for words_KD, mask_NL, adds in zip(words, masks_SNL, residual, strict=True)
         ]
     )
+    added_SNL = masks_SNL & torch.tensor(residual, device=masks_SNL.device)[:, None, None]
     hidden_states: dict[Branch, Tensor] = {}
     for branch in branches:
         drawn = sorted(branch)
         mask_NL = masks_SNL[drawn].any(dim=0)
         words_NLD = placed_SNLD[drawn].sum(dim=0)
         read_NL = read_positions(pipe, input_ids_NL, mask_NL)
-        h_r = rearranged_hidden_states(pipe.text_encoder, input_ids_NL, mask_NL, words_NLD, read_NL)
+        added_NL = added_SNL[drawn].any(dim=0)
+        h_r = rearranged_hidden_states(pipe.text_encoder, input_ids_NL, mask_NL, words_NLD, read_NL, added_NL)
         hidden_states[branch] = fuse_hidden_states(h_y_NLD, h_r, read_NL)
     return hidden_states
 

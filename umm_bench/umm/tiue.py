@@ -1,8 +1,8 @@
 """Text-and-image unified encoding: an image becomes a word, and the word takes its place in the prompt.
 
 Shapes: B batch, L tokens, D width of the text encoder, E width of the image embedding, K pseudo words.
-h_y hidden states of the text; h_r of the text with the subject's words replaced; h_u = h_y with h_r where the subject
-is read: at its words and, for a UNet that also reads a summary of the text, where the text has ended.
+h_y hidden states of the text; h_r of the text with the subject's words replaced, or added to; h_u = h_y with h_r where
+the subject is read: at its words and, for a UNet that also reads a summary of the text, where the text has ended.
 """
 
 import re
@@ -27,8 +27,8 @@ class TIUE(ModelMixin, ConfigMixin):
     width of the text encoder. `word_std` is the standard deviation of the base's own word embeddings, so that
     an untrained pseudo word has the size of a word.
 
-    With `residual` the pseudo word is the subject's own word and what the image adds to it, as in E4T (2302.12228):
-    v = e(word) + MLP(CLIP_image(x_s)). The word says what it is, the image how it looks; untrained, v is the word.
+    With `residual` it is added to the subject's own words rather than put in their place, as in E4T (2302.12228): they
+    go on saying what the subject is. Untrained, such a TIUE changes nothing.
     """
 
     @register_to_config
@@ -57,7 +57,7 @@ class TIUE(ModelMixin, ConfigMixin):
         self.word_std = word_std
 
     def forward(self, image_embeds_BE: Tensor) -> Tensor:
-        """Image embeddings [B, E] -> pseudo words [B, K, D], or what is added to the subject's with `residual`."""
+        """Image embeddings [B, E] -> pseudo words [B, K, D]."""
         return self.word_std * self.mlp(image_embeds_BE)
 
 
@@ -112,37 +112,29 @@ def find_phrase(tokenizer: CLIPTokenizer, prompt: str, phrase: str) -> tuple[int
     return span_positions(tokenizer, prompt, *matches[0].span())
 
 
-def place_words(words_BKD: Tensor, mask_BL: Tensor) -> Tensor:
+def place_words(words_BKD: Tensor, mask_BL: Tensor, residual: bool = False) -> Tensor:
     """Pseudo words at the marked positions of each row, zeros elsewhere: [B, L, D].
 
     The j-th marked token takes word j; tokens beyond the last word repeat it. A phrase shorter than K uses
     the first words only: inserting tokens would shift the rest of the prompt, and h_u would not be h_y
-    elsewhere.
+    elsewhere. `residual` words are shared among a row's marked tokens, so that one word moves a name of several
+    tokens as far as a name of one.
     """
     word_BL = (mask_BL.cumsum(dim=1) - 1).clamp(0, words_BKD.shape[1] - 1)
     words_BLD = words_BKD.gather(1, word_BL[..., None].expand(-1, -1, words_BKD.shape[2]))
+    if residual:
+        words_BLD = words_BLD / mask_BL.sum(dim=1).clamp(min=1)[:, None, None]
     return words_BLD * mask_BL[..., None]
 
 
-def subject_words(
-    tiue: TIUE, text_encoder: CLIPTextModel, image_embeds_BE: Tensor, input_ids_BL: Tensor, mask_BL: Tensor
-) -> Tensor:
-    """The pseudo words of images at the marked positions of each row, zeros elsewhere: [B, L, D].
-
-    What a residual TIUE adds is shared among a row's marked tokens: a name of several is moved as far as one of one.
-    """
-    words_BLD = place_words(tiue(image_embeds_BE), mask_BL)
-    if not tiue.config.residual:
-        return words_BLD
-    own_BLD = text_encoder.get_input_embeddings()(input_ids_BL).to(words_BLD.dtype)
-    return own_BLD * mask_BL[..., None] + words_BLD / mask_BL.sum(dim=1).clamp(min=1)[:, None, None]
-
-
 @contextmanager
-def _word_embeddings_replaced(text_encoder: CLIPTextModel, mask_BL: Tensor, words_BLD: Tensor) -> Iterator[None]:
+def _word_embeddings_replaced(
+    text_encoder: CLIPTextModel, mask_BL: Tensor, words_BLD: Tensor, added_BL: Tensor
+) -> Iterator[None]:
     # CLIPTextModel takes no inputs_embeds (transformers 5), and a copy of its forward would rot
     def replace(module: nn.Module, args: tuple[Any, ...], embeds_BLD: Tensor) -> Tensor:
-        return torch.where(mask_BL[..., None], words_BLD.to(embeds_BLD.dtype), embeds_BLD)
+        words = words_BLD.to(embeds_BLD.dtype) + embeds_BLD * added_BL[..., None]
+        return torch.where(mask_BL[..., None], words, embeds_BLD)
 
     hook = text_encoder.get_input_embeddings().register_forward_hook(replace)
     try:
@@ -170,15 +162,17 @@ def rearranged_hidden_states(
     mask_BL: Tensor,
     words_BLD: Tensor,
     read_BL: Tensor | None = None,
+    added_BL: Tensor | None = None,
 ) -> Tensor:
     """h_r = CLIP_text(word embeddings of y, those under the mask replaced by v), up to the last position of `read_BL`.
 
-    That is the mask where left out. CLIP's text encoder is causal, so what follows cannot change h_r there, and nothing
-    else of h_r is used. Returns [B, n, D] with n <= L.
+    That is the mask where left out. Under `added_BL`, a part of the mask, v is added instead. CLIP's text encoder is
+    causal, so what follows cannot change h_r there, and nothing else of h_r is used. Returns [B, n, D] with n <= L.
     """
     read_BL = mask_BL if read_BL is None else read_BL
+    added_BL = torch.zeros_like(mask_BL) if added_BL is None else added_BL
     n = int(read_BL.any(dim=0).nonzero().max()) + 1
-    with _word_embeddings_replaced(text_encoder, mask_BL[:, :n], words_BLD[:, :n]):
+    with _word_embeddings_replaced(text_encoder, mask_BL[:, :n], words_BLD[:, :n], added_BL[:, :n]):
         return text_encoder(input_ids_BL[:, :n])[0]
 
 

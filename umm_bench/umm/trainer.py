@@ -24,7 +24,7 @@ from umm_bench.errors import UserError
 from umm_bench.umm.encoded import Batch, EncodedPairs
 from umm_bench.umm.frozen import FrozenConvolutions
 from umm_bench.umm.pipeline import UMMPipeline
-from umm_bench.umm.tiue import TIUE, fuse_hidden_states, read_positions, rearranged_hidden_states, subject_words
+from umm_bench.umm.tiue import TIUE, fuse_hidden_states, place_words, read_positions, rearranged_hidden_states
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -40,7 +40,7 @@ class TrainConfig:
     `min_snr_gamma` 0 weighs all timesteps alike (2303.09556); `drop_rate` is the part of the rows whose image
     embedding is zeroed, which teaches the word for "no image" (the UNet is frozen, so dropping the text as
     well would train nothing). `mixed_precision` "bf16" keeps the frozen models in bfloat16 and the MLP in
-    float32; "no" leaves the pipeline as it is.
+    float32; "no" leaves the pipeline as it is. `residual` adds the pseudo word to the subject's own words.
     """
 
     steps: int = 2000
@@ -231,9 +231,10 @@ def umm_loss(
 
     mask_BL, h_y_BLD = batch.mask_BL.to(device), batch.h_y_BLD.to(device)
     input_ids_BL = batch.input_ids_BL.to(device)
-    words_BLD = subject_words(tiue, pipe.text_encoder, image_embeds_BE.to(device), input_ids_BL, mask_BL)
+    words_BLD = place_words(tiue(image_embeds_BE.to(device)), mask_BL, tiue.config.residual)
+    added_BL = mask_BL & tiue.config.residual
     read_BL = read_positions(pipe, input_ids_BL, mask_BL)
-    h_r_BnD = rearranged_hidden_states(pipe.text_encoder, input_ids_BL, mask_BL, words_BLD, read_BL)
+    h_r_BnD = rearranged_hidden_states(pipe.text_encoder, input_ids_BL, mask_BL, words_BLD, read_BL, added_BL)
     h_u_BLD = fuse_hidden_states(h_y_BLD, h_r_BnD.to(h_y_BLD.dtype), read_BL)
     return denoising_loss(pipe, schedule, z_0_BCHW, h_u_BLD, draws, config.min_snr_gamma)
 
