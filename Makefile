@@ -31,7 +31,7 @@ mini: $(INSTALLED)
 	$(PY) -m umm_bench.mini.corpus --size $(MINI_PAIRS) --varied
 	$(PY) -m curation.build --source laion --input data/mini-laion-$(MINI_PAIRS)-varied --output data/pairs-$(MINI_PAIRS)-varied
 	$(PY) -m umm_bench.train --data data/pairs-$(MINI_PAIRS)-varied --base mini --output runs/mini/tiue-varied --residual --head-rate 1 \
-		--steps 2500 --lr 5e-4 --min-snr-gamma 0 --resume
+		--steps 10000 --lr 5e-4 --min-snr-gamma 0 --resume
 	$(PY) -m umm_bench.mini.family runs/mini/tiue-varied
 	$(PY) -m umm_bench.mini.evaluate --write
 	$(PY) -m umm_bench.mini.comparison --write

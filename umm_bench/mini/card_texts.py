@@ -78,9 +78,8 @@ MODELS: dict[str, Model] = {
         (
             "The image tower that the generator's text encoder learnt with, a ViT taught by captions alone, came "
             "first. Of a held-out drawing it knew next to nothing: the learnt drawing nearest to it was hardly ever "
-            "of the same concept, so a pseudo word could not say what the reference shows. On this "
-            "one a TIUE keeps the concept more often. In the bench's pictures colours follow the reference less than "
-            "with the ViT (seen, not measured). What sees both was not tried.",
+            "of the same concept, so a pseudo word could not say what the reference shows. On this one a TIUE kept the "
+            "concept more often. A tower that also learns to tell colours and drawings apart was not tried.",
         ),
     ),
     "scoring_clip": Model(
@@ -150,14 +149,14 @@ MODELS: dict[str, Model] = {
         "diffusers",
         ("umm-diffusion", "subject-driven-generation"),
         "The MLP of UMM-Diffusion (2303.09319): an image embedding becomes a pseudo word of the generator's text "
-        "encoder. Trained by `umm_bench.train` on pairs mined by `curation.build`; all else stayed frozen.",
+        "encoder. Unlike the paper's it is residual: what the MLP makes of the image is added to the subject's own "
+        "word, as in E4T (2302.12228), rather than put in its place. Trained by `umm_bench.train` on pairs mined by "
+        "`curation.build`; all else stayed frozen.",
         'from umm_bench.umm import load_tiue\n\ntiue = load_tiue("{folder}")',
         ("tiue.",),
-        "It fits this family's text and image encoders only. At alpha 0.8 the judge finds the concept less often than "
-        "in plain SD's pictures. The judge knows held-out drawings, which the pictures are to show, less well than "
-        "those that it and SD have learnt, but the gap is as wide without the subjects that it does not know "
-        "(`tiue.concept_gap_known`): outlines are lost. Mostly the picture is the concept as the generator usually "
-        "draws it, now and then with something of the reference's shape or colours, rarely the drawing.",
+        "It fits this family's text and image encoders only. The picture is the concept as the generator usually draws "
+        "it, in colours nearer to the reference's and now and then with another outline; the very drawing is rare. A "
+        "style reference changes the picture but does not give it the style. (Both seen, not measured.)",
         (
             "The generator adds a summary of all positions of its text to its time embedding. While h_u had the pseudo "
             "word at the subject's words alone, as Stable Diffusion reads it, pictures with and without it were the "
@@ -167,18 +166,19 @@ MODELS: dict[str, Model] = {
             "weighed alike. That came with the other change, so neither was measured alone.",
             "What it can know of a drawing is what the image encoder sees in it (`image_encoder.nearest_concept`). On "
             "the ViT that came before, which saw next to nothing of a held-out drawing, the concept was lost more "
-            "often and outlines came apart; on this one most of them hold.",
-            "Held-out drawings are not what is in the way now: of a learnt one of each concept, chosen "
-            "at random, the concept is found about as seldom, though more are drawn as the very design, which for "
-            "some is the usual one, as plain SD draws it (a script that was not kept). The generator has learnt most "
-            "concepts in one design and one pose, and draws others worse.",
-            "Four times the steps: more of the subjects came right, the concept less often, intervals overlapping.",
-            "Pairs from scenes that stand as those of the generator's own training do, upright, large and in the "
-            "middle, but in any design: the concept gap was within its aim after 2,500 steps and about at it after "
-            "6,000, and not one held-out subject was right. Loose scenes pull outlines apart, and give what there is "
-            "of the subject. What lies between was not tried.",
-            'Its pairs were mined before captions kept a whole name where they are cut to the subject ("a cat '
-            'face", not "a face"). The TIUE of four times the steps had learnt from pairs that do.',
+            "often and outlines came apart.",
+            "With a pseudo word in the name's place the concept of a held-out drawing was lost too often. From scenes "
+            "that stand as those of the generator's training do it was kept, but not one held-out subject was right.",
+            "Added to the name, but from loose scenes: outlines came apart, more concepts were lost than before, and "
+            "more pictures had the right design nearest, as a blur may have too. From scenes that stand as the "
+            "generator learnt them, in any design: outlines held, and hardly a subject came through.",
+            "So its pairs vary what a name does not tell (`umm_bench.mini.corpus --varied`): any design, and many a "
+            "sprite in a colour drawn at random. With many sprites by further hands too (`umm_bench.mini.further`) "
+            "more subjects came right, and too many concepts were lost; fewer of them were not tried.",
+            "Twice and four times the steps: as many concepts, and each time pictures nearer to the reference for the "
+            "encoder that scores fidelity. The other recipes had a quarter of these steps, or less. The findings from "
+            '"With a pseudo word" on are of scripts that were not kept, on the figures\' own subjects and seeds, by '
+            "which this one was chosen: that flatters its figures. Each TIUE was trained once, and intervals overlap.",
         ),
     ),
 }
@@ -193,7 +193,8 @@ STUDIES = {
     "tradeoff.": "## What a fine-tune costs and brings\n\nEvery method on held-out subjects: "
     "`python -m umm_bench.mini.comparison`.",
     "augmentation.": "## What each augmentation of the references does\n\n"
-    "Short trainings of a TIUE that differ in nothing else, then the same held-out subjects from the same noise: "
+    "Short trainings of a TIUE that replaces the subject's words (the shipped one adds to them) and that differ in "
+    "nothing else, then the same held-out subjects from the same noise: "
     "`python -m benchmarks.augmentation`. Identity is the encoder's cosine with the reference, checked the checker's "
     "share of the very subject, leakage how far the background moved towards the reference's. Each was trained once: "
     "the intervals are over subjects and do not hold what another draw of the training would change. Measured on a "
