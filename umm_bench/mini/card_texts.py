@@ -178,7 +178,9 @@ MODELS: dict[str, Model] = {
             "Twice and four times the steps: as many concepts, and each time pictures nearer to the reference for the "
             "encoder that scores fidelity. The other recipes had a quarter of these steps, or less. The findings from "
             '"With a pseudo word" on are of scripts that were not kept, on the figures\' own subjects and seeds, by '
-            "which this one was chosen: that flatters its figures. Each TIUE was trained once, and intervals overlap.",
+            "which this one was chosen. That flatters its figures: with another reference of the same subjects, other "
+            "seeds and backgrounds, the concept gap was a little above its aim and fewer pictures were right. Each "
+            "TIUE was trained once, and intervals overlap.",
         ),
     ),
 }
