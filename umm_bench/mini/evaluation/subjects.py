@@ -1,12 +1,14 @@
 """The TIUE against plain SD on the same prompts and seeds: more identity, at what cost in concept and background?
 
-The subjects are held-out designs of frequent concepts, each shown in one reference. Identity is the checker's forced
+The subjects are held-out designs of frequent concepts. Each picture has one reference, one of two of its subject: one
+may be taken well and another badly. Identity is the checker's forced
 choice: which of all the designs of its concept, laid over the picture, explains most of it? That needs no trained
 model, and always gives an answer, so that plain SD has a share to compare with (about one in the number of designs).
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -26,6 +28,7 @@ from umm_bench.umm_method import load_umm
 
 ALPHA = 0.8
 SEEDS = (0, 1, 2)
+REFERENCES = (0, 1)
 SUBJECTS = 44
 
 
@@ -37,14 +40,14 @@ def held_out_designs() -> list[Design]:
 
 
 def draw_subjects(designs: list[Design], prompts: list[str]) -> np.ndarray:
-    """UMM's images, uint8 [designs * seeds, S, S, 3], one subject after the other."""
+    """UMM's images, uint8 [designs * references * seeds, S, S, 3], one subject after the other."""
     pipe = load_umm(load_base("mini"), "mini")
     images = []
-    for design, prompt in zip(designs, prompts, strict=True):
+    for (design, prompt), reference in itertools.product(zip(designs, prompts, strict=True), REFERENCES):
         images.append(
             pipe(
                 prompt,
-                subjects=[Subject(Image.fromarray(suite.reference(design.id, 0)), design.concept)],
+                subjects=[Subject(Image.fromarray(suite.reference(design.id, reference)), design.concept)],
                 alpha=ALPHA,
                 num_inference_steps=generator.STEPS,
                 guidance_scale=generator.GUIDANCE,
@@ -70,16 +73,19 @@ def figures() -> Iterator[Figure]:
     ours = draw_subjects(designs, prompts)
     each = np.repeat(np.arange(len(designs)), len(SEEDS))
     plain = generator.draw([prompts[i] for i in each], SEEDS * len(designs))
-    shown, wanted = [designs[i] for i in each], [grounds[i] for i in each]
-    names = [d.concept for d in shown]
-    identity, concept, background = (
-        [verdict(images).reshape(len(designs), -1).mean(1) for images in (ours, plain)]
-        for verdict in (
-            lambda images: right_designs(images, shown),
-            lambda images: judge().ranks(images, names, generator.frequent()) < 1,
-            lambda images: generator.right_backgrounds(images, wanted),
+
+    def verdicts(images: np.ndarray) -> list[np.ndarray]:
+        """Shares of a subject's images with its identity, its concept and the background asked for, each [designs]."""
+        each = np.repeat(np.arange(len(designs)), len(images) // len(designs))
+        shown, wanted = [designs[i] for i in each], [grounds[i] for i in each]
+        right = (
+            right_designs(images, shown),
+            judge().ranks(images, [d.concept for d in shown], generator.frequent()) < 1,
+            generator.right_backgrounds(images, wanted),
         )
-    )
+        return [of.reshape(len(designs), -1).mean(1) for of in right]
+
+    identity, concept, background = zip(verdicts(ours), verdicts(plain), strict=True)
     yield _ratio(*identity)
     learnt = generator.learnt_drawings([d.concept for d in designs])
     known, trained = (generator.knows(drawings, generator.frequent()) for drawings in (designs, learnt))
@@ -100,7 +106,7 @@ def _ratio(ours: np.ndarray, plain: np.ndarray) -> Figure:
     low, high = bootstrap(ratio, len(ours))
     note = (
         f"{ours.mean():.3f} against {plain.mean():.3f}; 95% {low:.2f} to {high:.2f}, "
-        f"{len(ours)} subjects of {len(SEEDS)} seeds, alpha {ALPHA}"
+        f"{len(ours)} subjects of {len(REFERENCES)} references and {len(SEEDS)} seeds, alpha {ALPHA}"
     )
     return Figure("tiue.identity_ratio_to_sd", round(value, 3), "ratio", True, 2, note)
 
