@@ -11,9 +11,11 @@ from benchmarks.common import Figure
 from curation.config import BuildConfig
 from curation.grounding import with_threshold
 from curation.records import Box
+from umm_bench.base import load_base
 from umm_bench.errors import UserError
-from umm_bench.mini import evaluate, family, sprites, suite
+from umm_bench.mini import backgrounds, evaluate, family, scenes, sprites, suite
 from umm_bench.mini.evaluation import detector, embedders, generator, intervals, subjects, truth
+from umm_bench.umm_method import load_umm
 
 
 def test_an_unknown_name_is_one_line_before_anything_is_measured(capsys):
@@ -123,8 +125,25 @@ def test_what_an_image_encoder_sees_is_the_concept_of_the_nearest_learnt_drawing
 
     monkeypatch.setattr(embedders, "load_image_encoder", lambda folder: Model())
     monkeypatch.setattr(embedders.encoder_recipe, "view", view)
-    (figure,) = embedders.image_encoder()
+    figure, _ = embedders.image_encoder()
     assert figure.value == 1 if sees else figure.value < 0.05
+
+
+def test_a_drawing_is_told_from_others_by_what_a_model_sees_of_it(monkeypatch):
+    monkeypatch.setattr(embedders.encoder_recipe, "view", lambda design, rng: shown(design))
+    held = [d for d in sprites.load().designs.values() if d.split == "held_out"]
+    identities = sorted({d.identity for d in held})
+
+    def shown(design):
+        number = identities.index(sprites.load().designs[design].identity)
+        return np.full((64, 64, 3), (number // 200, number % 200, 0), np.uint8)
+
+    def embed(pixels):
+        code = ((pixels[:, :2, 0, 0] * 0.25 + 0.5) * 255).round().long()
+        return F.one_hot(code[:, 0] * 200 + code[:, 1], len(identities)).float()
+
+    assert all(embedders.identity_top1(embed))
+    assert np.mean(embedders.identity_top1(lambda pixels: embed(pixels * 0 - 2))) < 0.01
 
 
 def test_two_phrases_need_two_places():
@@ -145,6 +164,70 @@ def test_subjects_and_validation_designs_were_in_no_training():
     validation = truth.validation_designs()
     tuned = {sprites.load().designs[s["design"]].identity for s in suite.subjects()}
     assert {d.split for d in validation} == {"held_out"} and not tuned & {d.identity for d in validation}
+
+
+def test_each_of_a_subjects_pictures_is_judged_by_its_own_prompt(monkeypatch):
+    designs, colors = subjects.held_out_designs()[:4], backgrounds.PLAIN_COLORS
+
+    def shows(prompts):
+        """Pictures whose pixels are the numbers of the prompt's background and concept."""
+        grounds = [next(i for i, c in enumerate(colors) if f"on a {c} background" in p) for p in prompts]
+        concepts = [next(i for i, d in enumerate(designs) if f" {d.concept} on" in p) for p in prompts]
+        return np.array([np.full((1, 1, 2), pair) / 255 for pair in zip(grounds, concepts, strict=True)])
+
+    def umm(prompts, subjects, generator, **_):
+        assert len(prompts) == len(generator) and all(f" {subjects[0].phrase} on" in p for p in prompts)
+        return SimpleNamespace(images=shows(prompts))
+
+    def concept_ranks(images, names, among):
+        return np.array([designs[image[0, 0, 1]].concept != name for image, name in zip(images, names, strict=True)])
+
+    def right_backgrounds(images, grounds):
+        return np.array([colors[image[0, 0, 0]] == ground for image, ground in zip(images, grounds, strict=True)])
+
+    monkeypatch.setattr(subjects, "held_out_designs", lambda: designs)
+    monkeypatch.setattr(subjects, "load_umm", lambda base, name: umm)
+    monkeypatch.setattr(subjects, "right_designs", lambda images, designs: np.ones(len(images)))
+    monkeypatch.setattr(subjects, "judge", lambda: SimpleNamespace(ranks=concept_ranks))
+    monkeypatch.setattr(generator, "draw", lambda prompts, seeds: (shows(prompts) * 255).round().astype(np.uint8))
+    monkeypatch.setattr(generator, "right_backgrounds", right_backgrounds)
+    monkeypatch.setattr(generator, "knows", lambda drawings, names: np.ones(len(drawings), bool))
+    monkeypatch.setattr(subjects, "errors", lambda designs: np.tile([0.5, 0.625, 1.0], (len(designs), 1)))
+    found = {figure.name: figure for figure in subjects.figures()}
+    gaps = ("tiue.concept_gap", "tiue.concept_gap_known", "tiue.background_gap")
+    assert all(found[name].note.startswith("1.000 against 1.000;") for name in gaps)
+    assert found["tiue.identity_ratio_to_sd"].value == found["tiue.identity_learnt"].value == 1
+    assert found["tiue.error_saved"].value == found["tiue.error_saved_learnt"].value == 0.2
+    assert found["tiue.error_saved"].note.endswith("against none 0.500")
+
+
+def test_learnt_designs_are_of_the_same_concepts_and_not_the_usual_ones():
+    held = subjects.held_out_designs()
+    learnt = subjects.learnt_designs(held)
+    assert {d.split for d in learnt} == {"train"} and not {scenes.usual(d.concept).id for d in held} & {
+        d.id for d in learnt
+    }
+    assert {d.concept for d in learnt} <= {d.concept for d in held} and len({d.concept for d in learnt}) == len(
+        learnt
+    ) > 40
+
+
+def test_a_tiue_that_adds_nothing_saves_no_error(monkeypatch):
+    pipe = load_umm(load_base("mini"), "mini")
+    monkeypatch.setattr(subjects, "pipeline", lambda: pipe)
+    designs = subjects.held_out_designs()[:2]
+    own, other, none = subjects.errors(designs).T
+    assert (np.abs(own / none - 1) > 1e-3).all() and (np.abs(own / other - 1) > 1e-4).all()
+    for parameter in pipe.tiue.parameters():
+        parameter.data.zero_()
+    assert np.allclose(subjects.errors(designs), none[:, None])
+
+
+def test_another_drawing_is_of_the_same_concept():
+    held = subjects.held_out_designs()
+    for design in held + subjects.learnt_designs(held):
+        other = subjects.another(design)
+        assert other.concept == design.concept and other.identity != design.identity and other.split == "train"
 
 
 def test_a_ratio_to_nothing_is_finite():
