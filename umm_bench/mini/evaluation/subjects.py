@@ -4,7 +4,7 @@ The subjects are held-out designs of frequent concepts. Each picture has one ref
 each seed a background of its own: a subject may come right from one reference or on one background and fail on
 another. The seeds are of no draw by which a model was chosen. Identity is the checker's forced choice: which of all
 the designs of its concept, laid over the picture, explains most of it? That needs no trained model, and always gives an
-answer, so that plain SD has a share to compare with (about one in the number of designs).
+answer, so that plain SD has a share to compare with (none where it always draws the concept's usual design).
 """
 
 from __future__ import annotations
@@ -45,14 +45,11 @@ def held_out_designs() -> list[Design]:
     return [next((d for d in designs if d.style == "fluent-3d"), designs[0]) for designs in held if designs][:SUBJECTS]
 
 
-def learnt_designs(designs: list[Design]) -> list[Design]:
-    """A training design of each design's concept, not its usual one; concepts that have but one are left out."""
-    learnt = [sprites.load().members(design.concept, "train")[1:] for design in designs]
-    return [
-        others[int(scenes.rng_for("evaluate", "tiue learnt", others[0].concept).integers(len(others)))]
-        for others in learnt
-        if others
-    ]
+def another(design: Design) -> Design:
+    """A training design of the same concept and another identity, the usual drawing only where there is no other."""
+    others = [d for d in sprites.load().members(design.concept, "train") if d.identity != design.identity]
+    unusual = [d for d in others if d.identity != scenes.usual(d.concept).identity] or others
+    return unusual[int(scenes.rng_for("evaluate", "tiue another", design.id).integers(len(unusual)))]
 
 
 def asked(designs: list[Design]) -> tuple[list[str], list[str]]:
@@ -96,13 +93,6 @@ def right_designs(images: np.ndarray, designs: list[Design]) -> np.ndarray:
     world = sprites.load()
     nearest = [checker.nearest_design(image, d.concept) for image, d in zip(images, designs, strict=True)]
     return np.array([world.designs[n].identity == d.identity for n, d in zip(nearest, designs, strict=True)])
-
-
-def another(design: Design) -> Design:
-    """A training design of the same concept and another identity, the usual one only where there is no other."""
-    others = [d for d in sprites.load().members(design.concept, "train") if d.identity != design.identity]
-    unusual = [d for d in others if d.id != scenes.usual(d.concept).id] or others
-    return unusual[int(scenes.rng_for("evaluate", "tiue another", design.id).integers(len(unusual)))]
 
 
 @torch.no_grad()
@@ -166,7 +156,7 @@ def figures() -> Iterator[Figure]:
     remark = "those of the subjects whose real drawing the judge knows"
     yield replace(_gap("tiue.concept_gap_known", concept[0][known], concept[1][known], remark), bar=None)
     yield _gap("tiue.background_gap", *background)
-    trained = learnt_designs(designs)
+    trained = [another(design) for design in designs]
     images = draw_subjects(trained, asked(trained)[0], REFERENCES[:1])
     right = right_designs(images, [design for design in trained for _ in SEEDS])
     yield _learnt_identity(right.reshape(len(trained), -1).mean(1))
@@ -191,7 +181,7 @@ def _ratio(ours: np.ndarray, plain: np.ndarray) -> Figure:
 
 def _learnt_identity(right: np.ndarray) -> Figure:
     low, high = bootstrap(lambda rows: float(right[rows].mean()), len(right))
-    note = f"95% {low:.3f} to {high:.3f}, {len(right)} designs that the generator learnt from, not the usual ones"
+    note = f"95% {low:.3f} to {high:.3f}, {len(right)} designs that the generator learnt from, the usual ones left out"
     return Figure("tiue.identity_learnt", round(float(right.mean()), 4), "share", True, None, note)
 
 
@@ -213,6 +203,6 @@ def _saved(name: str, of: np.ndarray) -> Figure:
 def _gap(name: str, ours: np.ndarray, plain: np.ndarray, remark: str = "") -> Figure:
     difference = plain - ours
     low, high = bootstrap(lambda rows: float(difference[rows].mean()), len(difference))
-    note = f"{ours.mean():.3f} against {plain.mean():.3f}; 95% {low:.3f} to {high:.3f}, {len(ours)} subjects"
+    note = f"{ours.mean():.3f} against {plain.mean():.3f}; 95% {low:z.3f} to {high:.3f}, {len(ours)} subjects"
     note += f"; {remark}" if remark else ""
     return Figure(name, round(float(difference.mean()), 4), "share", False, 0.05, note)
