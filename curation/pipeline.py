@@ -19,15 +19,15 @@ from curation.config import BuildConfig
 from curation.crops import crop
 from curation.dedup import DuplicateIndex, content_hash, perceptual_hash
 from curation.errors import Rejected
-from curation.fetch import FetchPolicy, outcome, shared_fetcher
 from curation.filters import check_scores, choose_boxes
 from curation.grounding import Grounder
 from curation.images import decode, to_png
 from curation.models import Found, PairModels
 from curation.phrases import PhraseExtractor
-from curation.prefetch import prefetch
 from curation.records import BadRow, Failure, Pair, Phrase, Sample, pair_id
 from curation.tally import Picture, Tally
+from curation.web.fetch import FetchPolicy, outcome, shared_fetcher
+from curation.web.prefetch import prefetch
 
 # Rows that go through the stages together. Three chunks are in flight (in preparation, ready, at the detector), so
 # memory does not grow with the shard.

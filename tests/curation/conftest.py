@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from curation.config import BuildConfig
-from curation.fetch import Fetcher
 from curation.phrases import PhraseExtractor
 from curation.records import Box
+from curation.web.fetch import Fetcher
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

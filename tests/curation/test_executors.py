@@ -15,7 +15,7 @@ import pytest
 
 from curation import UserError, build_pairs
 from curation.executors.local import run_local
-from curation.prefetch import prefetch
+from curation.web.prefetch import prefetch
 from curation.worker import Progress, ShardTask, ShardWorker, Worker
 from tests.curation.test_build import comparable, config, rows_of
 

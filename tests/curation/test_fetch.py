@@ -13,10 +13,10 @@ from dataclasses import replace
 
 import pytest
 
-from curation import fetch as fetch_module
-from curation import safe_http
 from curation.errors import Rejected
-from curation.fetch import Fetcher
+from curation.web import fetch as fetch_module
+from curation.web import safe_http
+from curation.web.fetch import Fetcher
 from tests.curation.web import IMAGE, LOCAL, refusal
 
 
@@ -121,7 +121,7 @@ def test_the_body_is_sniffed_before_it_is_read(site):
 def test_a_program_that_ends_leaves_its_queue(site):
     """Ctrl-C would otherwise wait for every download that is queued."""
     code = (
-        "import sys; from curation.fetch import Fetcher, FetchPolicy\n"
+        "import sys; from curation.web.fetch import Fetcher, FetchPolicy\n"
         "policy = FetchPolicy(allow_private=True, workers=2, host_delay=0.0)\n"
         "Fetcher(policy).start([sys.argv[1]] * 40)[0].result()"
     )

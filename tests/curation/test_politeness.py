@@ -9,9 +9,9 @@ from itertools import pairwise
 import pytest
 
 from curation.errors import Rejected
-from curation.fetch import Fetcher, interleave, retry_after
-from curation.politeness import HostGate, NotNow
-from curation.robots import check_robots_tag
+from curation.web.fetch import Fetcher, interleave, retry_after
+from curation.web.politeness import HostGate, NotNow
+from curation.web.robots import check_robots_tag
 from tests.curation.web import IMAGE, LOCAL, refusal, serving
 
 SITES = ("127.0.0.1", "127.0.0.2", "127.0.0.3")
@@ -161,7 +161,7 @@ def test_urls_are_taken_host_by_host_in_turn():
 
 
 def test_idle_hosts_are_forgotten(monkeypatch):
-    monkeypatch.setattr("curation.politeness.KEEP_HOSTS", 10)
+    monkeypatch.setattr("curation.web.politeness.KEEP_HOSTS", 10)
     gate = HostGate(concurrency=1, max_wait=1.0)
     with gate.turn("busy", 0.0):
         for index in range(50):

@@ -10,9 +10,9 @@ from http.server import ThreadingHTTPServer
 
 import pytest
 
-from curation import safe_http
-from curation.fetch import FetchPolicy
-from curation.safe_http import is_public
+from curation.web import safe_http
+from curation.web.fetch import FetchPolicy
+from curation.web.safe_http import is_public
 from tests.curation.web import IMAGE, Handler, refusal, serving
 
 

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from curation.errors import Rejected
-from curation.fetch import Fetcher, FetchPolicy
+from curation.web.fetch import Fetcher, FetchPolicy
 from tests.curation.conftest import encoded, picture
 
 IMAGE = encoded(picture(0, 16, 16), "PNG")

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from protego import Protego
 
 from curation.errors import Rejected
-from curation.politeness import NotNow
-from curation.safe_http import Target
+from curation.web.politeness import NotNow
+from curation.web.safe_http import Target
 
 # What we are called in a robots.txt; also the first word of the user agent.
 AGENT = "umm-bench-curation"

@@ -17,9 +17,9 @@ from itertools import chain, zip_longest
 from urllib.parse import urljoin
 
 from curation.errors import Rejected
-from curation.politeness import HostGate, NotNow
-from curation.robots import AGENT, MAX_ROBOTS_BYTES, RobotsCache, check_robots_tag
-from curation.safe_http import Target, parse_url, read_body, request
+from curation.web.politeness import HostGate, NotNow
+from curation.web.robots import AGENT, MAX_ROBOTS_BYTES, RobotsCache, check_robots_tag
+from curation.web.safe_http import Target, parse_url, read_body, request
 
 MAX_REDIRECTS = 5
 USER_AGENT = f"{AGENT}/0.1 (research dataset mining; obeys robots.txt and X-Robots-Tag: noai, noimageai)"
