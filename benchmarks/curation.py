@@ -47,9 +47,9 @@ def corpus(rows: int) -> Path:
 
 def readable(config: BuildConfig, limit: int) -> list[tuple[bytes, str]]:
     """(image bytes, caption) of rows that any script could use."""
-    from curation.captions import clean_caption
     from curation.errors import Rejected
     from curation.images import decode
+    from curation.language.captions import clean_caption
 
     found = []
     for row in (row for shard in open_source(config).shards() for row in shard.read()):
@@ -70,7 +70,7 @@ class PlainLoop:
         import spacy
         from transformers import AutoProcessor, GroundingDinoForObjectDetection
 
-        from curation.phrases import MODEL
+        from curation.language.phrases import MODEL
 
         self._nlp = spacy.load(MODEL)
         self._processor = AutoProcessor.from_pretrained(detector)
@@ -143,7 +143,7 @@ def seconds_a_row(config: BuildConfig, clock: Clock) -> float:
 
 def recorded(config: BuildConfig) -> list[tuple[Image.Image, list[str]]]:
     """What a build's detector is asked: pictures and phrases, in its order."""
-    from curation.phrases import PhraseExtractor
+    from curation.language.phrases import PhraseExtractor
     from curation.pipeline import ShardMiner
 
     asked = []
@@ -200,7 +200,7 @@ def text_stage(captions: Sequence[str], config: BuildConfig, repeats: int, clock
     """Phrases beside spaCy's own pipe on the same distinct captions."""
     import spacy
 
-    from curation.phrases import MODEL, PhraseExtractor
+    from curation.language.phrases import MODEL, PhraseExtractor
 
     captions = list(dict.fromkeys(captions))
     extractor, nlp = PhraseExtractor(config), spacy.load(MODEL)

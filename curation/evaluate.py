@@ -40,7 +40,7 @@ from curation.truth import Score, TrueRow, read_truth, score, score_by_dirt
 
 if TYPE_CHECKING:
     from curation.clip import ClipScorer
-    from curation.phrases import PhraseExtractor
+    from curation.language.phrases import PhraseExtractor
     from curation.pipeline import Candidate, ShardMiner
 
 EVALUATED_SEED, TUNING_SEED = 0, 1
@@ -133,7 +133,7 @@ class Evaluation:
 
 def load_evaluation(config: BuildConfig, corpus: Path, detector: str) -> Evaluation:
     """Reads the truth and loads the models. Raises `UserError`: no truth, no detector."""
-    from curation.phrases import PhraseExtractor
+    from curation.language.phrases import PhraseExtractor
 
     class KeepingExtractor(PhraseExtractor):
         def forget(self) -> None:

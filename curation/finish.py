@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from curation.concepts import count_concepts
 from curation.config import BuildConfig
 from curation.dedup import DuplicateIndex
+from curation.language.concepts import count_concepts
 from curation.tally import Tally
 from curation.writer import COMPRESSION, Layout, atomic, file_digest, write_json, write_tables, write_text
 

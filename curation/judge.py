@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from curation.captions import clean_caption
 from curation.config import BuildConfig
 from curation.errors import Rejected, UserError
 from curation.figures import Figure, emit
-from curation.phrases import Extraction, PhraseExtractor
+from curation.language.captions import clean_caption
+from curation.language.phrases import Extraction, PhraseExtractor
 
 ROOT = Path(__file__).parents[1]
 JUDGED = ROOT / "tests" / "curation" / "judged_captions.jsonl"

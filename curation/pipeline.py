@@ -14,7 +14,6 @@ from itertools import islice
 
 from PIL import Image
 
-from curation.captions import clean_caption
 from curation.config import BuildConfig
 from curation.crops import crop
 from curation.dedup import DuplicateIndex, content_hash, perceptual_hash
@@ -22,8 +21,9 @@ from curation.errors import Rejected
 from curation.filters import check_scores, choose_boxes
 from curation.grounding import Grounder
 from curation.images import decode, to_png
+from curation.language.captions import clean_caption
+from curation.language.phrases import PhraseExtractor
 from curation.models import Found, PairModels
-from curation.phrases import PhraseExtractor
 from curation.records import BadRow, Failure, Pair, Phrase, Sample, pair_id
 from curation.tally import Picture, Tally
 from curation.web.fetch import FetchPolicy, outcome, shared_fetcher

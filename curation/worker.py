@@ -55,7 +55,7 @@ class Worker:
         self._grounder = grounder
 
     def load(self) -> None:
-        from curation.phrases import PhraseExtractor
+        from curation.language.phrases import PhraseExtractor
 
         self._extractor = PhraseExtractor(self._config)
         self._grounder = self._grounder or load_grounder(self._config, self._detector)

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from curation.config import BuildConfig
-from curation.phrases import PhraseExtractor
+from curation.language.phrases import PhraseExtractor
 from curation.records import Box
 from curation.web.fetch import Fetcher
 

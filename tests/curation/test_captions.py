@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from curation import build_pairs
-from curation.captions import clean_caption
 from curation.config import BuildConfig
 from curation.errors import Rejected
+from curation.language.captions import clean_caption
 from tests.curation.conftest import row, write_tar
 
 CONFIG = BuildConfig()

@@ -13,7 +13,7 @@ from PIL import Image
 from curation import BuildConfig, UserError
 from curation.evaluate import Evaluation, ReplayGrounder, best_threshold, main
 from curation.grounding import with_threshold
-from curation.phrases import PhraseExtractor
+from curation.language.phrases import PhraseExtractor
 from curation.records import Box, Pair
 from curation.truth import Score, TrueObject, TrueRow, match, read_truth, score
 from tests.curation.conftest import caption, row, write_tar

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from curation.concepts import count_concepts, names
-from curation.phrases import PhraseExtractor
+from curation.language.concepts import count_concepts, names
+from curation.language.phrases import PhraseExtractor
 
 
 def texts(extractor: PhraseExtractor, caption: str) -> list[str]:

@@ -25,7 +25,7 @@ def check_law(tally) -> None:
 @pytest.fixture(autouse=True)
 def one_parser(extractor, monkeypatch):
     """spaCy takes longer to load than all that is tested here."""
-    monkeypatch.setattr("curation.phrases.PhraseExtractor", lambda _: extractor)
+    monkeypatch.setattr("curation.language.phrases.PhraseExtractor", lambda _: extractor)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from curation.vocabulary import (
+from curation.language.vocabulary import (
     ABSTRACT,
     COLOUR,
     COLOURED_THING,

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from curation.vocabulary import words
+from curation.language.vocabulary import words
 
 MAX_WORDS = 3
 WORD = re.compile(r"[a-z][a-z'’-]*")

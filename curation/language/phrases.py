@@ -1,6 +1,6 @@
 """Captions to noun phrases that a detector can look for (spaCy, batched), after GRIT's recipe.
 
-`curation.chunks` finds the spans; here each becomes a phrase or a reason. A phrase keeps its character span and its
+`curation.language.chunks` finds the spans; here each becomes a phrase or a reason. A phrase keeps its character span and its
 head noun, and identical captions are parsed once.
 """
 
@@ -11,11 +11,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from curation.chunks import LOOKS, Chunk, chunks, lemma
 from curation.config import BuildConfig
 from curation.errors import Rejected
-from curation.records import Phrase
-from curation.vocabulary import (
+from curation.language.chunks import LOOKS, Chunk, chunks, lemma
+from curation.language.vocabulary import (
     ABSTRACT,
     ABSTRACT_ENDING,
     COLOUR,
@@ -31,6 +30,7 @@ from curation.vocabulary import (
     SETTING,
     UNIT,
 )
+from curation.records import Phrase
 
 if TYPE_CHECKING:
     from spacy.tokens import Doc, Token

@@ -11,7 +11,7 @@ from functools import cache
 
 from curation.config import BuildConfig
 from curation.errors import Rejected
-from curation.vocabulary import words
+from curation.language.vocabulary import words
 
 # "<3 dogs" and "a < b" are text; a tag starts with a letter, "/" or "!" and is closed soon after.
 TAG = re.compile(r"<[a-zA-Z/!][^<>]{0,300}>")
