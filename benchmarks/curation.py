@@ -48,8 +48,8 @@ def corpus(rows: int) -> Path:
 def readable(config: BuildConfig, limit: int) -> list[tuple[bytes, str]]:
     """(image bytes, caption) of rows that any script could use."""
     from curation.errors import Rejected
-    from curation.images import decode
     from curation.language.captions import clean_caption
+    from curation.vision.images import decode
 
     found = []
     for row in (row for shard in open_source(config).shards() for row in shard.read()):

@@ -33,15 +33,15 @@ from curation.errors import UserError
 from curation.figures import Figure, emit
 from curation.grounding import Grounder, load_grounder, with_threshold
 from curation.grounding.base import OPERATING_POINT
-from curation.models import PairModels
 from curation.records import Box, Pair
 from curation.sources import open_source
 from curation.truth import Score, TrueRow, read_truth, score, score_by_dirt
+from curation.vision.models import PairModels
 
 if TYPE_CHECKING:
-    from curation.clip import ClipScorer
     from curation.language.phrases import PhraseExtractor
     from curation.pipeline import Candidate, ShardMiner
+    from curation.vision.clip import ClipScorer
 
 EVALUATED_SEED, TUNING_SEED = 0, 1
 TUNING_SIZE = 1440

@@ -10,9 +10,9 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from curation.config import BuildConfig
-from curation.dedup import DuplicateIndex
 from curation.language.concepts import count_concepts
 from curation.tally import Tally
+from curation.vision.dedup import DuplicateIndex
 from curation.writer import COMPRESSION, Layout, atomic, file_digest, write_json, write_tables, write_text
 
 if TYPE_CHECKING:

@@ -15,17 +15,17 @@ from itertools import islice
 from PIL import Image
 
 from curation.config import BuildConfig
-from curation.crops import crop
-from curation.dedup import DuplicateIndex, content_hash, perceptual_hash
 from curation.errors import Rejected
 from curation.filters import check_scores, choose_boxes
 from curation.grounding import Grounder
-from curation.images import decode, to_png
 from curation.language.captions import clean_caption
 from curation.language.phrases import PhraseExtractor
-from curation.models import Found, PairModels
 from curation.records import BadRow, Failure, Pair, Phrase, Sample, pair_id
 from curation.tally import Picture, Tally
+from curation.vision.crops import crop
+from curation.vision.dedup import DuplicateIndex, content_hash, perceptual_hash
+from curation.vision.images import decode, to_png
+from curation.vision.models import Found, PairModels
 from curation.web.fetch import FetchPolicy, outcome, shared_fetcher
 from curation.web.prefetch import prefetch
 

@@ -18,8 +18,8 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from curation.images import thumbnail
 from curation.tally import Tally
+from curation.vision.images import thumbnail
 from curation.writer import Layout
 
 SHOWN_PAIRS = 24

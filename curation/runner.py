@@ -11,10 +11,10 @@ from curation.config import BY_CONTENT, BuildConfig
 from curation.defaults import default
 from curation.errors import UserError
 from curation.grounding import Grounder, detector_id, with_threshold
-from curation.models import model_ids
 from curation.retry import shards_to_retry
 from curation.sources import Shard, open_source
 from curation.tally import Tally
+from curation.vision.models import model_ids
 from curation.worker import Progress, ShardTask, Worker
 from curation.writer import Layout, disk_errors, is_complete, locked, read_manifest, remove_unfinished, write_json
 

@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from curation.errors import Rejected
-from curation.images import thumbnail
+from curation.vision.images import thumbnail
 
 EXAMPLES_PER_REASON = 3
 EXAMPLE_CHARS = 160

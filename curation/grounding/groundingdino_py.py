@@ -23,12 +23,12 @@ from typing import Any
 
 import torch
 
-from curation.checkpoints import pick_device
 from curation.config import BuildConfig
 from curation.errors import UserError
 from curation.grounding.base import with_threshold
 from curation.grounding.groundingdino_worker import receive, send
 from curation.grounding.transformers_backend import TransformersGrounder
+from curation.vision.checkpoints import pick_device
 
 WORKER = Path(__file__).with_name("groundingdino_worker.py")
 # The last transformers that groundingdino-py 0.4.0 is known to run on.

@@ -17,12 +17,12 @@ import torch
 from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 
-from curation.checkpoints import loading, pick_device
 from curation.config import BuildConfig
 from curation.errors import UserError
 from curation.grounding.base import with_threshold
 from curation.grounding.prompts import Prompt, make_prompts
 from curation.records import Box
+from curation.vision.checkpoints import loading, pick_device
 
 log = logging.getLogger(__name__)
 

@@ -7,11 +7,11 @@ import pytest
 from PIL import Image
 
 from curation.config import BuildConfig
-from curation.dedup import DuplicateIndex, perceptual_hash
 from curation.errors import Rejected
 from curation.filters import check_scores, choose_boxes
-from curation.images import decode
 from curation.records import Box, Sample
+from curation.vision.dedup import DuplicateIndex, perceptual_hash
+from curation.vision.images import decode
 from tests.curation.conftest import encoded, picture
 
 CONFIG = BuildConfig()

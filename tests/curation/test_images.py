@@ -12,7 +12,7 @@ from PIL import Image
 
 from curation.config import BuildConfig
 from curation.errors import Rejected
-from curation.images import decode
+from curation.vision.images import decode
 from tests.curation.conftest import encoded, picture
 
 CONFIG = BuildConfig()

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 from curation import BuildConfig, UserError, build_pairs
-from curation.clip import ClipScorer
-from curation.crops import crop, pixel_edges
-from curation.dedup import DuplicateIndex
 from curation.errors import Rejected
-from curation.masks import SamSegmenter
-from curation.models import Found, PairModels
 from curation.records import Box, Phrase
+from curation.vision.clip import ClipScorer
+from curation.vision.crops import crop, pixel_edges
+from curation.vision.dedup import DuplicateIndex
+from curation.vision.masks import SamSegmenter
+from curation.vision.models import Found, PairModels
 from tests.conftest import LENGTH, make_tokenizer
 from tests.curation.conftest import encoded, picture, row, write_tar
 

@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
-from curation.clip import ClipScorer
+from curation.vision.clip import ClipScorer
 from umm_bench.errors import UserError
 from umm_bench.metrics.embedding import ClipEncoder, VisionEncoder
 from umm_bench.mini import family, scenes, sprites, tokenizer
@@ -70,7 +70,7 @@ def test_clips(recipe_class, pictures, files, tmp_path):
 @pytest.mark.parametrize(
     "load",
     [
-        "from curation.clip import ClipScorer; ClipScorer.load({folder!r}, 'cpu')",
+        "from curation.vision.clip import ClipScorer; ClipScorer.load({folder!r}, 'cpu')",
         "from umm_bench.metrics.embedding import ClipEncoder; ClipEncoder({folder!r}, 'scoring_clip').model",
     ],
 )

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from curation.errors import UserError
-from curation.semantic import SemanticIndex
+from curation.vision.semantic import SemanticIndex
 
 HASH_BITS = 64
 

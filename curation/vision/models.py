@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Self
 from PIL import Image
 
 from curation.config import BuildConfig
-from curation.crops import crop
-from curation.dedup import DuplicateIndex
 from curation.defaults import default
 from curation.errors import Rejected, UserError
 from curation.grounding.base import detector_id
-from curation.images import to_png
 from curation.records import Box, Phrase
+from curation.vision.crops import crop
+from curation.vision.dedup import DuplicateIndex
+from curation.vision.images import to_png
 
 if TYPE_CHECKING:
-    from curation.clip import ClipScorer
-    from curation.masks import SamSegmenter
+    from curation.vision.clip import ClipScorer
+    from curation.vision.masks import SamSegmenter
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class PairModels:
         """Raises `UserError` where something that was named is not there."""
         models = cls(min_clip_score=config.min_clip_score)
         if config.clip:
-            from curation.clip import ClipScorer
+            from curation.vision.clip import ClipScorer
 
             models.clip = ClipScorer.load(clip_checkpoint(config.clip), config.device)
         if config.segmenter:
-            from curation.masks import SamSegmenter
+            from curation.vision.masks import SamSegmenter
 
             models.segmenter = SamSegmenter.load(config.segmenter, config.device)
         if config.dedup_against:

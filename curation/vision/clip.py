@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from curation.checkpoints import loading, pick_device
+from curation.vision.checkpoints import loading, pick_device
 
 BATCH_SIZE = 64
 

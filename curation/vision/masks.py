@@ -8,9 +8,9 @@ from typing import Any, Self
 import torch
 from PIL import Image
 
-from curation.checkpoints import loading, pick_device
-from curation.crops import pixel_edges
 from curation.records import Box
+from curation.vision.checkpoints import loading, pick_device
+from curation.vision.crops import pixel_edges
 
 
 class SamSegmenter:
