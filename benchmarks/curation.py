@@ -249,10 +249,10 @@ class HalfGrounder:
 def mine_synthetic(pairs: int, report: Any) -> None:
     """Everything of a build but the detector: reading, text, decoding, duplicates, crops, shards, report."""
     from curation.executors.local import run_local
-    from curation.finish import finish
     from curation.grounding import with_threshold
+    from curation.output.finish import finish
+    from curation.output.writer import Layout
     from curation.worker import ShardTask, Worker
-    from curation.writer import Layout
 
     rows = pairs // 2
     sizes = [min(ROWS_PER_SHARD, rows - start) for start in range(0, rows, ROWS_PER_SHARD)]

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from curation.output.writer import write_text
 from curation.truth import Score
-from curation.writer import write_text
 
 Point = tuple[float, Score]  # threshold, and what is mined at it
 

@@ -20,8 +20,8 @@ from curation.filters import check_scores, choose_boxes
 from curation.grounding import Grounder
 from curation.language.captions import clean_caption
 from curation.language.phrases import PhraseExtractor
+from curation.output.tally import Picture, Tally
 from curation.records import BadRow, Failure, Pair, Phrase, Sample, pair_id
-from curation.tally import Picture, Tally
 from curation.vision.crops import crop
 from curation.vision.dedup import DuplicateIndex, content_hash, perceptual_hash
 from curation.vision.images import decode, to_png

@@ -12,9 +12,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from curation.output.tally import Tally
+from curation.output.writer import COMPRESSION, Layout, atomic, write_json, write_tables
 from curation.records import Failure, Sample, arrow_schema, to_arrow
-from curation.tally import Tally
-from curation.writer import COMPRESSION, Layout, atomic, write_json, write_tables
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -11,12 +11,20 @@ from curation.config import BY_CONTENT, BuildConfig
 from curation.defaults import default
 from curation.errors import UserError
 from curation.grounding import Grounder, detector_id, with_threshold
+from curation.output.tally import Tally
+from curation.output.writer import (
+    Layout,
+    disk_errors,
+    is_complete,
+    locked,
+    read_manifest,
+    remove_unfinished,
+    write_json,
+)
 from curation.retry import shards_to_retry
 from curation.sources import Shard, open_source
-from curation.tally import Tally
 from curation.vision.models import model_ids
 from curation.worker import Progress, ShardTask, Worker
-from curation.writer import Layout, disk_errors, is_complete, locked, read_manifest, remove_unfinished, write_json
 
 # Counting rows beforehand is for the progress bar; of a large corpus it would take minutes.
 COUNTED_SHARDS = 16
@@ -136,7 +144,7 @@ def run(plan: Plan, grounder: Grounder | None = None) -> Iterator[Progress]:
         UserError: the folder is not writable or in use, the disk is full.
     """
     from curation.executors import execute
-    from curation.finish import finish
+    from curation.output.finish import finish
 
     with disk_errors(plan.layout.root), locked(plan.layout.root):
         remove_unfinished(plan.layout.root)  # of a killed build
@@ -154,7 +162,7 @@ def export(plan: Plan) -> Iterator[Path]:
     Raises:
         UserError: the folder is not writable or in use, the disk is full.
     """
-    from curation.export import export_webdataset
+    from curation.output.export import export_webdataset
 
     with disk_errors(plan.layout.root), locked(plan.layout.root):
         yield from export_webdataset(plan.layout)

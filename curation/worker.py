@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Protocol
 
 from curation.config import BuildConfig
 from curation.grounding import Grounder, load_grounder
+from curation.output.writer import Layout, write_shard
 from curation.sources import Shard
 from curation.vision.models import PairModels
-from curation.writer import Layout, write_shard
 
 if TYPE_CHECKING:
     from curation.pipeline import ShardMiner

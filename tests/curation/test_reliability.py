@@ -116,7 +116,7 @@ def test_a_disk_error_at_any_write_leaves_what_was_finished(
 
     build = config(corpus, tmp_path / "out")
     with monkeypatch.context() as patch:
-        patch.setattr("curation.writer.os.replace", replace)
+        patch.setattr("curation.output.writer.os.replace", replace)
         with pytest.raises(UserError, match=os.strerror(number)):
             build_pairs(build, grounder)
     assert not list((tmp_path / "out").rglob("*.tmp"))
@@ -133,7 +133,7 @@ def test_an_output_below_a_file_is_one_clear_error(corpus: Path, tmp_path: Path,
 
 def test_a_second_command_in_the_same_folder_ends_with_2(corpus: Path, tmp_path: Path, tiny_detector: Path, capsys):
     arguments = ["--input", str(corpus), "--output", str(tmp_path / "out"), "--detector", str(tiny_detector)]
-    from curation.writer import locked
+    from curation.output.writer import locked
 
     with locked(tmp_path / "out"):
         assert main([*arguments, "--device", "cpu"]) == 2

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from curation import build_pairs, report
-from curation.writer import Layout
+from curation import build_pairs
+from curation.output import report
+from curation.output.writer import Layout
 from tests.curation.conftest import encoded, picture, row, write_tar
 from tests.curation.test_build import config
 

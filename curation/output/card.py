@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from curation.tally import Tally
+from curation.output.tally import Tally
 
 CARD = """---
 configs:

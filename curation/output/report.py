@@ -18,9 +18,9 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from curation.tally import Tally
+from curation.output.tally import Tally
+from curation.output.writer import Layout
 from curation.vision.images import thumbnail
-from curation.writer import Layout
 
 SHOWN_PAIRS = 24
 BROWSED_PAIRS = 480

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from curation.errors import UserError
+from curation.output.tally import Tally
 from curation.records import Pair, arrow_schema, to_arrow
-from curation.tally import Tally
 
 if TYPE_CHECKING:
     import pyarrow as pa

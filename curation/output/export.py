@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from curation.writer import Layout, atomic
+from curation.output.writer import Layout, atomic
 
 BATCH_ROWS = 64
 
