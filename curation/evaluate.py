@@ -27,15 +27,15 @@ from rich.console import Console
 from rich.table import Table
 
 from curation.config import BuildConfig
-from curation.curve import write_curve
 from curation.defaults import default
 from curation.errors import UserError
 from curation.figures import Figure, emit
 from curation.grounding import Grounder, load_grounder, with_threshold
 from curation.grounding.base import OPERATING_POINT
+from curation.quality.curve import write_curve
+from curation.quality.truth import Score, TrueRow, read_truth, score, score_by_dirt
 from curation.records import Box, Pair
 from curation.sources import open_source
-from curation.truth import Score, TrueRow, read_truth, score, score_by_dirt
 from curation.vision.models import PairModels
 
 if TYPE_CHECKING:

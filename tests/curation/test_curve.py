@@ -3,8 +3,8 @@ from __future__ import annotations
 from pathlib import Path
 from xml.etree import ElementTree
 
-from curation.curve import place, write_curve
-from curation.truth import Score
+from curation.quality.curve import place, write_curve
+from curation.quality.truth import Score
 
 CURVE = [(0.1, Score(100, 50, 80, 40)), (0.5, Score(40, 38, 80, 36)), (0.9, Score(0, 0, 80, 0))]
 SVG = "{http://www.w3.org/2000/svg}"

@@ -14,8 +14,8 @@ from curation import BuildConfig, UserError
 from curation.evaluate import Evaluation, ReplayGrounder, best_threshold, main
 from curation.grounding import with_threshold
 from curation.language.phrases import PhraseExtractor
+from curation.quality.truth import Score, TrueObject, TrueRow, match, read_truth, score
 from curation.records import Box, Pair
-from curation.truth import Score, TrueObject, TrueRow, match, read_truth, score
 from tests.curation.conftest import caption, row, write_tar
 
 LEFT, RIGHT = (0.0, 0.0, 0.5, 1.0), (0.5, 0.0, 1.0, 1.0)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from curation.output.writer import write_text
-from curation.truth import Score
+from curation.quality.truth import Score
 
 Point = tuple[float, Score]  # threshold, and what is mined at it
 
