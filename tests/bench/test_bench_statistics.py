@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from umm_bench.statistics import mean_interval, paired_effect
+from umm_bench.bench.statistics import mean_interval, paired_effect
 
 
 def grouped(spread: float, noise: float, subjects: int = 8, each: int = 6) -> tuple[list[float], list[str]]:

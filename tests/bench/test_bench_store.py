@@ -4,8 +4,8 @@ from datetime import datetime
 
 import pytest
 
+from umm_bench.bench.store import Store
 from umm_bench.errors import UserError
-from umm_bench.store import Store
 
 SCORE = {"sample_key": "k", "metric": "dino", "protocol": "dino/1", "value": 0.5}
 
@@ -86,7 +86,7 @@ def test_what_was_written_survives_a_kill(tmp_path):
     code = f"""
 import os, signal
 from pathlib import Path
-from umm_bench.store import Store
+from umm_bench.bench.store import Store
 store = Store(Path({str(tmp_path)!r}))
 store.upsert("scores", [{SCORE!r}])
 os.kill(os.getpid(), signal.SIGKILL)
@@ -98,7 +98,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 
 def test_a_database_in_use_is_a_clear_error(tmp_path):
     with Store(tmp_path):
-        code = f"from pathlib import Path\nfrom umm_bench.store import Store\nStore(Path({str(tmp_path)!r}))"
+        code = f"from pathlib import Path\nfrom umm_bench.bench.store import Store\nStore(Path({str(tmp_path)!r}))"
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "UserError: cannot open" in done.stderr
 

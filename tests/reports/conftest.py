@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from umm_bench.store import Store
+from umm_bench.bench.store import Store
 
 
 @dataclass(frozen=True)

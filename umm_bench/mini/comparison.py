@@ -17,14 +17,14 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
 from benchmarks.common import Figure, emit
-from umm_bench import runner
+from umm_bench.bench import runner
+from umm_bench.bench.plan import Plan, Request, make_plan, select
+from umm_bench.bench.statistics import PairKey, mean_interval, paired_effect
+from umm_bench.bench.store import Store
 from umm_bench.commands import quiet_libraries, run_command
 from umm_bench.mini import suite
 from umm_bench.mini.evaluate import FIGURES, write_figures
-from umm_bench.plan import Plan, Request, make_plan, select
 from umm_bench.progress import Tracker
-from umm_bench.statistics import PairKey, mean_interval, paired_effect
-from umm_bench.store import Store
 
 PICTURE = Path("docs/mini/subjects.webp")
 TITLES = {"sd": "plain SD", "textual_inversion": "Textual Inversion", "dreambooth": "DreamBooth", "umm": "UMM"}

@@ -6,7 +6,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from umm_bench.store import Store
+from umm_bench.bench.store import Store
 
 TITLES = {
     "clip_t": "CLIP-T",

@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from umm_bench.failures import find_failures
-from umm_bench.measure import Measured
+from umm_bench.bench.failures import find_failures
+from umm_bench.bench.measure import Measured
+from umm_bench.bench.plan import MethodPlan, Plan, Sample, Selection
+from umm_bench.bench.statistics import PairKey, mean_interval, paired_effect
+from umm_bench.bench.store import Store
 from umm_bench.methods import Subject
 from umm_bench.metrics.base import ScoredSample
-from umm_bench.plan import MethodPlan, Plan, Sample, Selection
-from umm_bench.statistics import PairKey, mean_interval, paired_effect
-from umm_bench.store import Store
 
 SCORING_BATCH = 32
 
