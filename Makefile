@@ -28,7 +28,7 @@ MINI_PAIRS ?= 16000
 mini: $(INSTALLED)
 	for name in vae clip sd decoder image_encoder scoring_clip encoder detector; do $(PY) -m umm_bench.mini.pretrain $$name || exit $$?; done
 	$(PY) -m curation.evaluate --tune --save
-	$(PY) -m umm_bench.mini.corpus --size $(MINI_PAIRS) --varied
+	$(PY) -m umm_bench.mini.world.corpus --size $(MINI_PAIRS) --varied
 	$(PY) -m curation.build --source laion --input data/mini-laion-$(MINI_PAIRS)-varied --output data/pairs-$(MINI_PAIRS)-varied
 	$(PY) -m umm_bench.train --data data/pairs-$(MINI_PAIRS)-varied --base mini --output runs/mini/tiue-varied --residual --head-rate 1 \
 		--steps 10000 --lr 5e-4 --min-snr-gamma 0 --resume

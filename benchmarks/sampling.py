@@ -75,7 +75,7 @@ class Comparison:
         from diffusers import StableDiffusionPipeline
         from PIL import Image
 
-        from umm_bench.mini import suite
+        from umm_bench.mini.world import suite
 
         self.pipe, self.args = pipe, args
         names = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")

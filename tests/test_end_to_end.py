@@ -10,7 +10,8 @@ from PIL import Image
 
 from curation import build
 from umm_bench import run, sample, train
-from umm_bench.mini import corpus, family, suite
+from umm_bench.mini import family
+from umm_bench.mini.world import corpus, suite
 
 pytestmark = pytest.mark.skipif(
     not all((family.WEIGHTS / name).is_dir() for name in family.NAMES), reason="mini weights are not there: make mini"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from umm_bench.mini import backgrounds, checker, scenes, sprites, suite
 from umm_bench.mini.evaluation import truth
+from umm_bench.mini.world import backgrounds, checker, scenes, sprites, suite
 
 SUBJECTS = [subject["design"] for subject in suite.subjects()[:8]]
 

@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from umm_bench.mini import corpus, scenes, sprites, suite
+from umm_bench.mini.world import corpus, scenes, sprites, suite
 
 
 def test_layout_and_truth(tmp_path):
@@ -72,7 +72,7 @@ def test_dirt_comes_at_its_rate():
 
 
 def test_the_suite_holds_subjects_that_no_training_saw(tmp_path):
-    from umm_bench.mini import sprites
+    from umm_bench.mini.world import sprites
 
     folder = suite.build(tmp_path / "suite")
     subjects = json.loads((folder / "subjects.json").read_text())

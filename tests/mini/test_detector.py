@@ -8,11 +8,12 @@ import torch
 from transformers import AutoModel, AutoModelForZeroShotObjectDetection, AutoProcessor
 from transformers.models.grounding_dino.modeling_grounding_dino import build_label_maps
 
-from umm_bench.mini import family, scenes
+from umm_bench.mini import family
 from umm_bench.mini.recipes import detector, detector_data
 from umm_bench.mini.recipes.detector import DetectorConfig, build_detector
 from umm_bench.mini.recipes.detector_data import Batch, Grounding, PromptConfig, training_batch
 from umm_bench.mini.recipes.detector_loss import alignment_loss, detector_loss
+from umm_bench.mini.world import scenes
 
 TINY = DetectorConfig(
     stages=(16, 16, 32, 32), d_model=32, heads=2, ffn=32, encoder_layers=1, text_width=32, num_queries=8

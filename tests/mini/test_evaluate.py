@@ -13,8 +13,9 @@ from curation.grounding import with_threshold
 from curation.records import Box
 from umm_bench.base import load_base
 from umm_bench.errors import UserError
-from umm_bench.mini import backgrounds, evaluate, family, scenes, sprites, suite
+from umm_bench.mini import evaluate, family
 from umm_bench.mini.evaluation import detector, embedders, generator, intervals, subjects, truth
+from umm_bench.mini.world import backgrounds, scenes, sprites, suite
 from umm_bench.umm_method import load_umm
 
 

@@ -7,10 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from umm_bench.mini import further, scenes, sprites
-from umm_bench.mini.colors import PALETTE
 from umm_bench.mini.recipes.clip import SCORING, single
 from umm_bench.mini.recipes.detector_data import PromptConfig, training_batch
+from umm_bench.mini.world import further, scenes, sprites
+from umm_bench.mini.world.colors import PALETTE
 
 
 def test_they_are_drawings_of_training_concepts_and_no_designs_of_the_world():

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from umm_bench.mini import backgrounds, scenes, sprites
-from umm_bench.mini.colors import dominant_colors
+from umm_bench.mini.world import backgrounds, scenes, sprites
+from umm_bench.mini.world.colors import dominant_colors
 
 
 def test_a_scene_is_a_function_of_its_key():

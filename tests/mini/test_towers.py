@@ -15,7 +15,7 @@ from transformers import CLIPTokenizer
 from curation.vision.clip import ClipScorer
 from umm_bench.errors import UserError
 from umm_bench.metrics.embedding import ClipEncoder, VisionEncoder
-from umm_bench.mini import family, scenes, sprites, tokenizer
+from umm_bench.mini import family, tokenizer
 from umm_bench.mini.recipes.clip import (
     CONDITIONING,
     SCORING,
@@ -26,6 +26,7 @@ from umm_bench.mini.recipes.clip import (
     varied,
 )
 from umm_bench.mini.recipes.encoder import EncoderConfig, EncoderRecipe
+from umm_bench.mini.world import scenes, sprites
 
 TEXTS = ["a red fox on the beach", "an owl"]
 

@@ -67,7 +67,7 @@ MODELS: dict[str, Model] = {
         ("clip", "image-feature-extraction"),
         "The image tower beside the generator's text encoder, which was frozen while it learnt: it turns a reference "
         f"into what the TIUE reads. A ResNet with a projection, trained on {SCENES} and on drawings that the world "
-        "does not have (`umm_bench.mini.further`).",
+        "does not have (`umm_bench.mini.world.further`).",
         "from umm_bench.mini.towers import FlatResNetModelWithProjection\n\n"
         'model = FlatResNetModelWithProjection.from_pretrained("{folder}", dtype="float32")\n'
         "# model(pixel_values).image_embeds, as CLIPVisionModelWithProjection",
@@ -104,7 +104,7 @@ MODELS: dict[str, Model] = {
             "It knew training designs far better than held-out ones. The last three runs saw most single sprites as "
             "another hand might have drawn them: sheared, stretched, as edges, grey, coarse, negative, with a hole. "
             "The second last one was in batches of 256. The last one drew half of the single sprites after drawings "
-            "that the world does not have, of emoji and icon sets (`umm_bench.mini.further`; who is held out of "
+            "that the world does not have, of emoji and icon sets (`umm_bench.mini.world.further`; who is held out of "
             "a concept is held out of these too): more of the held-out designs are among its first five, no more of "
             "them first.",
         ),
@@ -141,7 +141,7 @@ MODELS: dict[str, Model] = {
             "A ConvNeXt from random weights came first and found far less, on training designs too (scripts that were "
             "not kept), after fewer scenes. This one begins with the image tower of the scoring CLIP, as "
             "GroundingDINO begins with towers that know their words, looks at three of its feature maps in place of "
-            "two, and learns a third of the sprites from `umm_bench.mini.further`. What each of these did was not "
+            "two, and learns a third of the sprites from `umm_bench.mini.world.further`. What each of these did was not "
             "measured. So the miner and the judge of concepts have learnt to see together; the generator has its own "
             "eyes.",
         ),
@@ -175,8 +175,8 @@ MODELS: dict[str, Model] = {
             "Added to the name, but from loose scenes: outlines came apart, more concepts were lost than before, and "
             "more pictures had the right design nearest, as a blur may have too. From scenes that stand as the "
             "generator learnt them, in any design: outlines held, and hardly a subject came through.",
-            "So its pairs vary what a name does not tell (`umm_bench.mini.corpus --varied`): any design, and many a "
-            "sprite in a colour drawn at random. With many sprites by further hands too (`umm_bench.mini.further`) "
+            "So its pairs vary what a name does not tell (`umm_bench.mini.world.corpus --varied`): any design, and many a "
+            "sprite in a colour drawn at random. With many sprites by further hands too (`umm_bench.mini.world.further`) "
             "more subjects came right, and too many concepts were lost; fewer of them were not tried.",
             "Twice and four times the steps: as many concepts, and each time pictures nearer to the reference for the "
             "encoder that scores fidelity. The other recipes had a quarter of these steps, or less. These findings, "

@@ -11,7 +11,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import CLIPTokenizer
 
-from umm_bench.mini import scenes, sprites
+from umm_bench.mini.world import scenes, sprites
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 # CLIP's split into words, numbers one digit at a time, and runs of other signs.

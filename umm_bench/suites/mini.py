@@ -14,14 +14,14 @@ from umm_bench.suites.base import Check
 
 
 class MiniSuite:
-    """`path` is a folder as `umm_bench.mini.suite.build` makes it; by default that very folder."""
+    """`path` is a folder as `umm_bench.mini.world.suite.build` makes it; by default that very folder."""
 
     name = "mini"
     version = 1
 
     def __init__(self, path: Path | None = None) -> None:
         if path is None:
-            from umm_bench.mini import suite
+            from umm_bench.mini.world import suite
 
             path = suite.build()
         self.path = path
@@ -48,7 +48,7 @@ class MiniSuite:
         ]
 
     def check(self, image: Image.Image, subject: Subject, prompt: Prompt) -> Check | None:
-        from umm_bench.mini import checker
+        from umm_bench.mini.world import checker
 
         verdict = checker.check(image, self._subjects[subject.id]["design"], self._prompts[prompt.id])
         evidence = {name: value for name, value in verdict.items() if name not in _VERDICTS}

@@ -14,9 +14,10 @@ from benchmarks.common import Figure
 from curation.config import BuildConfig
 from curation.grounding import Grounder, load_grounder, with_threshold
 from curation.records import Box
-from umm_bench.mini import family, scenes
+from umm_bench.mini import family
 from umm_bench.mini.evaluation.intervals import share
 from umm_bench.mini.recipes.detector_data import PromptConfig, detector_metrics, ground_truth
+from umm_bench.mini.world import scenes
 
 SCENES = 200
 

@@ -14,12 +14,13 @@ from transformers import AutoModel, CLIPTokenizer
 import umm_bench.mini.towers  # noqa: F401  # registers the scoring CLIP's image tower
 from benchmarks.common import Figure
 from umm_bench.metrics.embedding import image_features
-from umm_bench.mini import family, scenes, sprites
+from umm_bench.mini import family
 from umm_bench.mini.evaluation.intervals import share
 from umm_bench.mini.recipes import encoder as encoder_recipe
 from umm_bench.mini.recipes.clip import normalise
 from umm_bench.mini.recipes.vae import to_tensor
-from umm_bench.mini.sprites import Design
+from umm_bench.mini.world import scenes, sprites
+from umm_bench.mini.world.sprites import Design
 from umm_bench.umm_method import load_image_encoder
 
 

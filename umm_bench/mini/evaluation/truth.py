@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from benchmarks.common import Figure
-from umm_bench.mini import backgrounds, checker, scenes, sprites, suite
 from umm_bench.mini.evaluation.intervals import share
-from umm_bench.mini.sprites import Design
+from umm_bench.mini.world import backgrounds, checker, scenes, sprites, suite
+from umm_bench.mini.world.sprites import Design
 
 VALIDATION, TUNING = "checker-validate", "checker-tune"  # keys of the pictures
 SUBJECTS, GROUPS = 60, 40  # designs shown alone, and in groups

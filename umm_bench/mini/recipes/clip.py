@@ -28,10 +28,11 @@ from transformers import (
     VisionTextDualEncoderModel,
 )
 
-from umm_bench.mini import backgrounds, family, further, scenes, sprites, tokenizer
-from umm_bench.mini.colors import LUMA
+from umm_bench.mini import family, tokenizer
 from umm_bench.mini.recipes.common import load_weights, run_folder
 from umm_bench.mini.towers import FlatResNetConfig, FlatResNetModelWithProjection
+from umm_bench.mini.world import backgrounds, further, scenes, sprites
+from umm_bench.mini.world.colors import LUMA
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 

@@ -25,10 +25,11 @@ from transformers import (
 )
 
 import umm_bench.mini.towers  # noqa: F401  # registers the scoring CLIP's image tower
-from umm_bench.mini import backgrounds, colors, family, scenes, sprites
+from umm_bench.mini import family
 from umm_bench.mini.recipes.clip import SCORING
 from umm_bench.mini.recipes.detector_data import Batch, PromptConfig, training_batch
 from umm_bench.mini.recipes.detector_loss import LEVELS, detector_loss
+from umm_bench.mini.world import backgrounds, colors, scenes, sprites
 
 # transformers' GroundingDINO knows the phrase delimiters by their ids in bert-base-uncased, so the vocabulary is laid
 # out around them.

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers.image_transforms import center_to_corners_format
 
-from umm_bench.mini import backgrounds, scenes
-from umm_bench.mini.scenes import Scene, article, rng_for
+from umm_bench.mini.world import backgrounds, scenes
+from umm_bench.mini.world.scenes import Scene, article, rng_for
 
 if TYPE_CHECKING:
     from transformers import GroundingDinoForObjectDetection, GroundingDinoProcessor

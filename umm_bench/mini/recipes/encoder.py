@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from transformers import ResNetConfig, ResNetModel, ViTImageProcessorPil
 
-from umm_bench.mini import backgrounds, scenes, sprites
 from umm_bench.mini.recipes.clip import MEAN, STD, normalise
 from umm_bench.mini.recipes.common import load_weights
+from umm_bench.mini.world import backgrounds, scenes, sprites
 
 
 @dataclass(frozen=True)

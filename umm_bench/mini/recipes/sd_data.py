@@ -17,9 +17,10 @@ from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from umm_bench.mini import family, scenes, sprites
+from umm_bench.mini import family
 from umm_bench.mini.recipes.common import Runtime, made_ahead, run_folder
 from umm_bench.mini.recipes.vae import to_tensor
+from umm_bench.mini.world import scenes, sprites
 from umm_bench.progress import Tracker
 
 SCENES = 6

@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 
 from umm_bench.errors import UserError
-from umm_bench.mini import family, scenes
+from umm_bench.mini import family
 from umm_bench.mini.recipes.common import run_folder
+from umm_bench.mini.world import scenes
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from umm_bench.mini import backgrounds, matching, matching_search, scenes, sprites
-from umm_bench.mini.matching import Match, Picture
+from umm_bench.mini.world import backgrounds, matching, matching_search, scenes, sprites
+from umm_bench.mini.world.matching import Match, Picture
 
 REPAINTED = ("black and white", "sepia", "neon")
 LEAST_SHARE = 0.3  # of what differs from the background at its place, that a drawing must explain

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from umm_bench.mini import sprites
-from umm_bench.mini.colors import LUMA
+from umm_bench.mini.world import sprites
+from umm_bench.mini.world.colors import LUMA
 
 SIDE = 64  # pictures are looked at in this size
 NEAR = 0.03  # squared distance of colours in [0, 1] that still counts as explained

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from umm_bench.mini import sprites
-from umm_bench.mini.matching import LIGHT, SIDE, Match, Picture, gray_levels
+from umm_bench.mini.world import sprites
+from umm_bench.mini.world.matching import LIGHT, SIDE, Match, Picture, gray_levels
 
 COARSE = 32  # pictures are searched in this size
 PADDED = 64

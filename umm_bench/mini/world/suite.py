@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from umm_bench.mini import backgrounds, scenes, sprites
+from umm_bench.mini.world import backgrounds, scenes, sprites
 
 VERSION = "mini/1"
 REFERENCES = 5

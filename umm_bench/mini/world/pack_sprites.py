@@ -1,4 +1,4 @@
-"""Pack open-licence drawings into two parquets: `python -m umm_bench.mini.pack_sprites NODE_MODULES`.
+"""Pack open-licence drawings into two parquets: `python -m umm_bench.mini.world.pack_sprites NODE_MODULES`.
 
 Run once by maintainers (extra `sprites`), after
 `npm install --ignore-scripts @iconify-json/{noto,twemoji,fluent-emoji-flat,fluent-emoji,fxemoji,emojione}
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
-from umm_bench.mini.colors import dominant_colors
+from umm_bench.mini.world.colors import dominant_colors
 
 SIZE = 96
 GROUPS = ("animals-nature", "food-drink", "travel-places", "activities", "objects")
@@ -34,7 +34,7 @@ ICONIFY = {
     "fx": "fxemoji",
     "emojione": "emojione",
 }
-# Sets for `umm_bench.mini.further`: those that name their drawings by the emoji, then those that have names only.
+# Sets for `umm_bench.mini.world.further`: those that name their drawings by the emoji, then those that have names only.
 FURTHER_EMOJI = {"noto-v1": "noto-v1", "emojione-monotone": "emojione-monotone"}
 FURTHER_NAMED = {
     "fluent-high-contrast": "fluent-emoji-high-contrast",

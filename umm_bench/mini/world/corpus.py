@@ -1,7 +1,7 @@
 """mini-LAION: the composer's scenes in LAION's own layout, with LAION's dirt, and the truth kept apart.
 
 img2dataset shards (`00000.tar`, `.parquet`, `_stats.json`), a URL list (`urls.parquet`) and `truth/truth.parquet`,
-which says what is really in each picture; the miner never reads it. `python -m umm_bench.mini.corpus --size N`, with
+which says what is really in each picture; the miner never reads it. `python -m umm_bench.mini.world.corpus --size N`, with
 `--varied` for the pairs that a TIUE learns from.
 """
 
@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
-from umm_bench.mini import scenes
+from umm_bench.mini.world import scenes
 
 # What is wrong with a row, and how often; the shares are of the order that LAION's users report.
 DIRT: dict[str, float] = {

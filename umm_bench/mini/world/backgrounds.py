@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from umm_bench.mini.colors import PALETTE, vector
+from umm_bench.mini.world.colors import PALETTE, vector
 
 PATTERNS = ("dots", "stripes", "checks")
 PLAIN_COLORS = (

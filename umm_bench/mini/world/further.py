@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow.parquet as pq
 
-from umm_bench.mini import sprites
-from umm_bench.mini.colors import PALETTE
-from umm_bench.mini.sprites import Design
+from umm_bench.mini.world import sprites
+from umm_bench.mini.world.colors import PALETTE
+from umm_bench.mini.world.sprites import Design
 
 # Whose hand a set is, where the world has drawings by it; and which of the world's styles describes it.
 DESIGNERS = {"noto-v1": "noto", "emojione-monotone": "emojione", "fluent-high-contrast": "fluent"}

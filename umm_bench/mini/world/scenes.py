@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from umm_bench.mini import backgrounds, further, sprites
-from umm_bench.mini.backgrounds import Background
-from umm_bench.mini.colors import LUMA, PALETTE, vector
-from umm_bench.mini.sprites import Design
+from umm_bench.mini.world import backgrounds, further, sprites
+from umm_bench.mini.world.backgrounds import Background
+from umm_bench.mini.world.colors import LUMA, PALETTE, vector
+from umm_bench.mini.world.sprites import Design
 
 STYLE_WORDS = {
     "noto": ("cartoon", "shaded"),
