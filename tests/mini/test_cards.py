@@ -10,7 +10,8 @@ from PIL import Image
 from benchmarks.common import Figure
 from umm_bench.bench.plan import make_plan, select
 from umm_bench.bench.store import Store
-from umm_bench.mini import card_pictures, cards, comparison, evaluate, family
+from umm_bench.mini import cards, comparison, evaluate, family
+from umm_bench.mini.cards import pictures as card_pictures
 from umm_bench.mini.evaluation import generator
 
 MEASURED = [

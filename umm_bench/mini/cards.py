@@ -19,8 +19,8 @@ from typing import Any
 
 from umm_bench.commands import quiet_libraries, run_command
 from umm_bench.mini import family
-from umm_bench.mini.card_pictures import contact_sheet, rarity_plot
-from umm_bench.mini.card_texts import CHECKER, MODELS, NOT_SEEN, SCENES, STUDIES
+from umm_bench.mini.cards.pictures import contact_sheet, rarity_plot
+from umm_bench.mini.cards.texts import CHECKER, MODELS, NOT_SEEN, SCENES, STUDIES
 from umm_bench.mini.evaluate import read_figures
 
 CARD = Path(__file__).parent / "MODEL_CARD.md"
