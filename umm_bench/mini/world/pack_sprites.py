@@ -45,7 +45,7 @@ FURTHER_NAMED = {
     "phosphor": "ph",
 }
 _VARIANT = r"(-\d+|-fill|-filled|-duotone|-outline)?"
-ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parents[1] / "assets"
 
 
 def concept_name(label: str) -> str:

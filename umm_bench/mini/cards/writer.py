@@ -23,8 +23,8 @@ from umm_bench.mini.cards.pictures import contact_sheet, rarity_plot
 from umm_bench.mini.cards.texts import CHECKER, MODELS, NOT_SEEN, SCENES, STUDIES
 from umm_bench.mini.evaluate import read_figures
 
-CARD = Path(__file__).parent / "MODEL_CARD.md"
-PICTURES = Path(__file__).parents[2] / "docs" / "mini"
+CARD = Path(__file__).parents[1] / "MODEL_CARD.md"
+PICTURES = Path(__file__).parents[3] / "docs" / "mini"
 SAMPLES, RARITY, SUBJECTS = "samples.webp", "rarity.svg", "subjects.webp"
 
 Figures = dict[str, dict[str, Any]]

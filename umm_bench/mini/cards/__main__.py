@@ -1,0 +1,5 @@
+import sys
+
+from umm_bench.mini.cards.writer import main
+
+sys.exit(main())
