@@ -34,7 +34,7 @@ mini: $(INSTALLED)
 		--steps 10000 --lr 5e-4 --min-snr-gamma 0 --resume
 	$(PY) -m umm_bench.mini.family runs/mini/tiue-varied
 	$(PY) -m umm_bench.mini.evaluate --write
-	$(PY) -m umm_bench.mini.comparison --write
+	$(PY) -m umm_bench.mini.evaluation.comparison --write
 	$(PY) -m umm_bench.mini.cards
 
 clean:

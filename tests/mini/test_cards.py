@@ -10,9 +10,9 @@ from PIL import Image
 from benchmarks.common import Figure
 from umm_bench.bench.plan import make_plan, select
 from umm_bench.bench.store import Store
-from umm_bench.mini import cards, comparison, evaluate, family
+from umm_bench.mini import cards, evaluate, family
 from umm_bench.mini.cards import pictures as card_pictures
-from umm_bench.mini.evaluation import generator
+from umm_bench.mini.evaluation import comparison, generator
 
 MEASURED = [
     Figure("encoder.identity_top1", 0.123, "share", True, 0.85, "95% 0.1 to 0.2, n = 50"),

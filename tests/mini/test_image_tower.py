@@ -9,7 +9,8 @@ from transformers import AutoConfig, AutoImageProcessor, CLIPTextModel, ResNetCo
 
 from umm_bench.base import load_base
 from umm_bench.errors import UserError
-from umm_bench.mini import family, pretrain, tokenizer
+from umm_bench.mini import family, pretrain
+from umm_bench.mini.recipes import tokenizer
 from umm_bench.mini.recipes.clip import normalise
 from umm_bench.mini.towers import FlatResNetModelWithProjection
 from umm_bench.umm import TIUE, UMMPipeline

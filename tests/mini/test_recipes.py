@@ -13,7 +13,8 @@ from safetensors.torch import load_file
 from transformers import CLIPTokenizer
 
 from umm_bench.errors import UserError
-from umm_bench.mini import family, pretrain, tokenizer
+from umm_bench.mini import family, pretrain
+from umm_bench.mini.recipes import tokenizer
 from umm_bench.mini.recipes.common import Average, Runtime, TrainConfig, fit, schedule, to_device
 from umm_bench.mini.recipes.sd import SDConfig
 from umm_bench.mini.recipes.vae import DecoderConfig, DecoderRecipe, VAEConfig

@@ -3,7 +3,8 @@
 import pytest
 from transformers import CLIPTokenizer
 
-from umm_bench.mini import family, tokenizer
+from umm_bench.mini import family
+from umm_bench.mini.recipes import tokenizer
 
 pytestmark = pytest.mark.skipif(not (family.WEIGHTS / "sd").is_dir(), reason="no mini weights: run make mini")
 

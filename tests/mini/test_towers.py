@@ -15,7 +15,8 @@ from transformers import CLIPTokenizer
 from curation.vision.clip import ClipScorer
 from umm_bench.errors import UserError
 from umm_bench.metrics.embedding import ClipEncoder, VisionEncoder
-from umm_bench.mini import family, tokenizer
+from umm_bench.mini import family
+from umm_bench.mini.recipes import tokenizer
 from umm_bench.mini.recipes.clip import (
     CONDITIONING,
     SCORING,

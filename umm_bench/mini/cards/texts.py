@@ -200,7 +200,7 @@ CHECKER = (
 
 STUDIES = {
     "tradeoff.": "## What a fine-tune costs and brings\n\nEvery method on held-out subjects: "
-    "`python -m umm_bench.mini.comparison`.",
+    "`python -m umm_bench.mini.evaluation.comparison`.",
     "augmentation.": "## What each augmentation of the references does\n\n"
     "Short trainings of a TIUE that replaces the subject's words (the shipped one adds to them) and that differ in "
     "nothing else, then the same held-out subjects from the same noise: "

@@ -1,7 +1,7 @@
 """Model cards of the mini family: `python -m umm_bench.mini.cards [NAME ...] [--no-samples]`.
 
 Writes a README.md into each model's weights folder and the family's MODEL_CARD.md with its pictures. Every number comes
-from what `python -m umm_bench.mini.evaluate --write`, `umm_bench.mini.comparison --write` and
+from what `python -m umm_bench.mini.evaluate --write`, `umm_bench.mini.evaluation.comparison --write` and
 `benchmarks.augmentation --write` kept, and from the `training.json` beside the weights; nothing is measured here.
 Without names, all models.
 """
@@ -159,7 +159,11 @@ def family_card(figures: Figures, pictures: Path = PICTURES) -> str:
             "64 frequent concepts, in the order of their frequency, one fixed seed each, not selected.",
         ),
         (RARITY, "Rarity", "Plain SD's concept accuracy against how often a concept was there to be learnt."),
-        (SUBJECTS, "Six held-out subjects", "`python -m umm_bench.mini.comparison`: same prompt and seed in a row."),
+        (
+            SUBJECTS,
+            "Six held-out subjects",
+            "`python -m umm_bench.mini.evaluation.comparison`: same prompt and seed in a row.",
+        ),
     ):
         if (pictures / file).exists():
             sections += [f"## {title}", f"{text}\n\n![{title}]({link}/{file})"]

@@ -28,7 +28,8 @@ from transformers import (
     VisionTextDualEncoderModel,
 )
 
-from umm_bench.mini import family, tokenizer
+from umm_bench.mini import family
+from umm_bench.mini.recipes import tokenizer
 from umm_bench.mini.recipes.common import load_weights, run_folder
 from umm_bench.mini.towers import FlatResNetConfig, FlatResNetModelWithProjection
 from umm_bench.mini.world import backgrounds, further, scenes, sprites

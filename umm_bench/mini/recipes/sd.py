@@ -15,7 +15,8 @@ from diffusers.models.attention_processor import AttnProcessor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from umm_bench.errors import UserError
-from umm_bench.mini import family, tokenizer
+from umm_bench.mini import family
+from umm_bench.mini.recipes import tokenizer
 from umm_bench.mini.recipes.sd_data import COUNTED, SDConfig, cached_scenes
 from umm_bench.mini.world import scenes
 from umm_bench.umm.encoded import weights_digest

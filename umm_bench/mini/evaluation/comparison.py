@@ -1,4 +1,4 @@
-"""The trade-off on held-out subjects: `python -m umm_bench.mini.comparison [--json] [--write] [--picture FILE]`.
+"""The trade-off on held-out subjects: `python -m umm_bench.mini.evaluation.comparison [--json] [--write] [--picture FILE]`.
 
 Plain SD, Textual Inversion, DreamBooth and UMM draw the same prompts from the same seeds. It prints each method's
 identity accuracy with its seconds a subject, and makes one picture: a row a subject, its reference first, then a column
