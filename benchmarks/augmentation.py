@@ -31,7 +31,7 @@ from PIL import Image
 from rich.console import Console
 from torch.nn import functional as F
 
-from benchmarks.common import Figure, emit
+from figures import Figure, emit
 from umm_bench.base import load_base
 from umm_bench.commands import quiet_libraries, run_command
 from umm_bench.errors import UserError

@@ -1,4 +1,4 @@
-"""What every benchmark shares: both sides timed in turn, and figures as a table or JSON lines."""
+"""What every benchmark shares: both sides timed in turn."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from curation.figures import Figure, emit
-
-__all__ = ["Figure", "Ratio", "emit", "time_ratio"]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from benchmarks.common import Figure, emit, time_ratio
+from benchmarks.common import time_ratio
 from curation.config import BuildConfig
 from curation.defaults import default
 from curation.errors import UserError
@@ -32,6 +32,7 @@ from curation.grounding import Grounder
 from curation.records import Box, Sample
 from curation.runner import make_plan, run
 from curation.sources import open_source
+from figures import Figure, emit
 
 Clock = Callable[[], float]
 

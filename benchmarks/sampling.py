@@ -22,7 +22,8 @@ from unittest.mock import patch
 
 import numpy as np
 
-from benchmarks.common import Figure, Ratio, emit, time_ratio
+from benchmarks.common import Ratio, time_ratio
+from figures import Figure, emit
 from umm_bench.commands import quiet_libraries, run_command
 from umm_bench.errors import UserError
 

@@ -39,8 +39,9 @@ import psutil
 import torch
 from PIL import Image
 
-from benchmarks.common import Figure, emit, time_ratio
+from benchmarks.common import time_ratio
 from benchmarks.stacks import SIZES, load_stack
+from figures import Figure, emit
 from umm_bench.base import pick_device
 from umm_bench.bench.measure import Measured
 from umm_bench.commands import quiet_libraries, run_command

@@ -29,7 +29,6 @@ from rich.table import Table
 from curation.config import BuildConfig
 from curation.defaults import default
 from curation.errors import UserError
-from curation.figures import Figure, emit
 from curation.grounding import Grounder, load_grounder, with_threshold
 from curation.grounding.base import OPERATING_POINT
 from curation.quality.curve import write_curve
@@ -37,6 +36,7 @@ from curation.quality.truth import Score, TrueRow, read_truth, score, score_by_d
 from curation.records import Box, Pair
 from curation.sources import open_source
 from curation.vision.models import PairModels
+from figures import Figure, emit
 
 if TYPE_CHECKING:
     from curation.language.phrases import PhraseExtractor

@@ -25,9 +25,9 @@ from typing import Any
 
 from curation.config import BuildConfig
 from curation.errors import Rejected, UserError
-from curation.figures import Figure, emit
 from curation.language.captions import clean_caption
 from curation.language.phrases import Extraction, PhraseExtractor
+from figures import Figure, emit
 
 ROOT = Path(__file__).parents[1]
 JUDGED = ROOT / "tests" / "curation" / "judged_captions.jsonl"

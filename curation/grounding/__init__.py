@@ -1,5 +1,6 @@
 """Where in an image a phrase's object is: ``(images, phrases) -> boxes with scores per phrase``."""
 
-from curation.grounding.base import Grounder, detector_id, load_grounder, with_threshold
+from curation.grounding.base import Grounder, with_threshold
+from curation.grounding.load import detector_id, load_grounder
 
 __all__ = ["Grounder", "detector_id", "load_grounder", "with_threshold"]

@@ -1,8 +1,7 @@
-"""The protocol of grounding backends, and the detector's identity."""
+"""The protocol of grounding backends, and the threshold that each works at."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -46,30 +45,3 @@ def with_threshold(config: BuildConfig, detector: str | None) -> BuildConfig:
         return replace(config, box_threshold=float(threshold))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{file} is no operating point ({error!r}); expected a box_threshold") from None
-
-
-def load_grounder(config: BuildConfig, detector: str) -> Grounder:
-    """Raises `UserError` where ``detector`` is no checkpoint."""
-    config = with_threshold(config, detector)
-    if config.backend == "groundingdino-py":
-        from curation.grounding.groundingdino_py import load
-
-        return load(config, detector)
-    from curation.grounding.transformers_backend import TransformersGrounder
-
-    return TransformersGrounder.load(config, detector)
-
-
-def detector_id(detector: str) -> str:
-    """A local checkpoint's identity is its content, so that retrained weights are not taken for the old ones;
-    a hub checkpoint's is its name."""
-    path = Path(detector)
-    if not path.is_dir():
-        return f"hub:{detector}"
-    digest = hashlib.sha256()
-    for file in sorted(path.iterdir()):
-        if file.suffix in (".json", ".txt", ".safetensors", ".bin", ".pth", ".py"):
-            digest.update(file.name.encode())
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return f"sha256:{digest.hexdigest()[:16]}"

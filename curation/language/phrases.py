@@ -1,7 +1,7 @@
 """Captions to noun phrases that a detector can look for (spaCy, batched), after GRIT's recipe.
 
-`curation.language.chunks` finds the spans; here each becomes a phrase or a reason. A phrase keeps its character span and its
-head noun, and identical captions are parsed once.
+`curation.language.chunks` finds the spans; here each becomes a phrase or a reason. A phrase keeps its character span
+and its head noun, and identical captions are parsed once.
 """
 
 from __future__ import annotations

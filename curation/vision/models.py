@@ -13,7 +13,7 @@ from PIL import Image
 from curation.config import BuildConfig
 from curation.defaults import default
 from curation.errors import Rejected, UserError
-from curation.grounding.base import detector_id
+from curation.grounding.load import detector_id
 from curation.records import Box, Phrase
 from curation.vision.crops import crop
 from curation.vision.dedup import DuplicateIndex

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmarks.common import Figure
+from figures import Figure
 from umm_bench.bench.plan import make_plan, select
 from umm_bench.bench.store import Store
-from umm_bench.mini import cards, evaluate, family
+from umm_bench.mini import evaluate, family
 from umm_bench.mini.cards import pictures as card_pictures
+from umm_bench.mini.cards import writer as cards
 from umm_bench.mini.evaluation import comparison, generator
 
 MEASURED = [

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch.nn.functional as F
 
-from benchmarks.common import Figure
 from curation.config import BuildConfig
 from curation.grounding import with_threshold
 from curation.records import Box
+from figures import Figure
 from umm_bench.base import load_base
 from umm_bench.errors import UserError
 from umm_bench.mini import evaluate, family

@@ -17,8 +17,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from benchmarks.common import Figure, emit
 from curation.errors import UserError as CurationError
+from figures import Figure, emit
 from umm_bench.commands import quiet_libraries, run_command
 from umm_bench.errors import UserError
 

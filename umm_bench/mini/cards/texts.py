@@ -141,9 +141,9 @@ MODELS: dict[str, Model] = {
             "A ConvNeXt from random weights came first and found far less, on training designs too (scripts that were "
             "not kept), after fewer scenes. This one begins with the image tower of the scoring CLIP, as "
             "GroundingDINO begins with towers that know their words, looks at three of its feature maps in place of "
-            "two, and learns a third of the sprites from `umm_bench.mini.world.further`. What each of these did was not "
-            "measured. So the miner and the judge of concepts have learnt to see together; the generator has its own "
-            "eyes.",
+            "two, and learns a third of the sprites from `umm_bench.mini.world.further`. What each of these did was "
+            "not measured. So the miner and the judge of concepts have learnt to see together; the generator has its "
+            "own eyes.",
         ),
         "zero-shot-object-detection",
     ),
@@ -175,9 +175,10 @@ MODELS: dict[str, Model] = {
             "Added to the name, but from loose scenes: outlines came apart, more concepts were lost than before, and "
             "more pictures had the right design nearest, as a blur may have too. From scenes that stand as the "
             "generator learnt them, in any design: outlines held, and hardly a subject came through.",
-            "So its pairs vary what a name does not tell (`umm_bench.mini.world.corpus --varied`): any design, and many a "
-            "sprite in a colour drawn at random. With many sprites by further hands too (`umm_bench.mini.world.further`) "
-            "more subjects came right, and too many concepts were lost; fewer of them were not tried.",
+            "So its pairs vary what a name does not tell (`umm_bench.mini.world.corpus --varied`): any design, and "
+            "many a sprite in a colour drawn at random. With many sprites by further hands too "
+            "(`umm_bench.mini.world.further`) more subjects came right, and too many concepts were lost; fewer of them "
+            "were not tried.",
             "Twice and four times the steps: as many concepts, and each time pictures nearer to the reference for the "
             "encoder that scores fidelity. The other recipes had a quarter of these steps, or less. These findings, "
             'from "With a pseudo word" on, are of scripts that were not kept, each of one training, and intervals '

@@ -1,4 +1,4 @@
-"""The trade-off on held-out subjects: `python -m umm_bench.mini.evaluation.comparison [--json] [--write] [--picture FILE]`.
+"""The trade-off on held-out subjects: `python -m umm_bench.mini.evaluation.comparison [--json] [--write]`.
 
 Plain SD, Textual Inversion, DreamBooth and UMM draw the same prompts from the same seeds. It prints each method's
 identity accuracy with its seconds a subject, and makes one picture: a row a subject, its reference first, then a column
@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
-from benchmarks.common import Figure, emit
+from figures import Figure, emit
 from umm_bench.bench import runner
 from umm_bench.bench.plan import Plan, Request, make_plan, select
 from umm_bench.bench.statistics import PairKey, mean_interval, paired_effect

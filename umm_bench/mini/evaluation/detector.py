@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 from transformers import AutoProcessor, GroundingDinoForObjectDetection
 
-from benchmarks.common import Figure
 from curation.config import BuildConfig
 from curation.grounding import Grounder, load_grounder, with_threshold
 from curation.records import Box
+from figures import Figure
 from umm_bench.mini import family
 from umm_bench.mini.evaluation.intervals import share
 from umm_bench.mini.recipes.detector_data import PromptConfig, detector_metrics, ground_truth

@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL
 from transformers import AutoModel, CLIPTokenizer
 
 import umm_bench.mini.towers  # noqa: F401  # registers the scoring CLIP's image tower
-from benchmarks.common import Figure
+from figures import Figure
 from umm_bench.metrics.embedding import image_features
 from umm_bench.mini import family
 from umm_bench.mini.evaluation.intervals import share

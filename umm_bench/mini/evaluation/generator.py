@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 
-from benchmarks.common import Figure
+from figures import Figure
 from umm_bench.base import load_base
 from umm_bench.mini import family
 from umm_bench.mini.evaluation import detector

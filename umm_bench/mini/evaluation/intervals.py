@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from benchmarks.common import Figure
+from figures import Figure
 
 RESAMPLES = 2000
 

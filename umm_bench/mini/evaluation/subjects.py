@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from benchmarks.common import Figure
+from figures import Figure
 from umm_bench.base import load_base
 from umm_bench.mini.evaluation import generator
 from umm_bench.mini.evaluation.embedders import judge

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
-from benchmarks.common import Figure
+from figures import Figure
 from umm_bench.mini.evaluation.intervals import share
 from umm_bench.mini.world import backgrounds, checker, scenes, sprites, suite
 from umm_bench.mini.world.sprites import Design

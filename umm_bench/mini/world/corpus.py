@@ -1,8 +1,8 @@
 """mini-LAION: the composer's scenes in LAION's own layout, with LAION's dirt, and the truth kept apart.
 
 img2dataset shards (`00000.tar`, `.parquet`, `_stats.json`), a URL list (`urls.parquet`) and `truth/truth.parquet`,
-which says what is really in each picture; the miner never reads it. `python -m umm_bench.mini.world.corpus --size N`, with
-`--varied` for the pairs that a TIUE learns from.
+which says what is really in each picture; the miner never reads it. `python -m umm_bench.mini.world.corpus --size N`,
+with `--varied` for the pairs that a TIUE learns from.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A measured figure with its bar; figures as a table or JSON lines. `benchmarks.common` gives them on to the others."""
+"""A measured figure with its bar; figures as a table or JSON lines. Every command that measures prints these."""
 
 from __future__ import annotations
 
