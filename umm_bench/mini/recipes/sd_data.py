@@ -23,7 +23,7 @@ from umm_bench.mini.recipes.vae import to_tensor
 from umm_bench.mini.world import scenes, sprites
 from umm_bench.progress import Tracker
 
-SCENES = 6
+SCENES = 7
 WINDOW = 256  # scenes looked at in one go
 ENCODED = 256  # pictures, likewise
 FEW = 1024  # captions for which other processes do not make up for their start
@@ -45,13 +45,13 @@ class SDConfig:
     the examples. `concept_counts.json` records what came of it. For the same reason `posed` of the pictures have their
     sprites upright, and a large one in the middle: a place, turn and mirror image for each outline is much to learn,
     and what a sampler cannot decide on becomes a mosaic. And `plain` of the captions are portraits': concepts and a
-    background, no more words.
+    background, no more words. `looked` of the sprites are in a look, which the caption says.
     """
 
     image_size: int = 64
     channels: tuple[int, int] = (96, 192)
-    captions: int = 49152
-    draws: int = 8
+    captions: int = 40960
+    draws: int = 4
     chunk: int = 256
     batch_size: int = 24
     caption_drop: float = 0.1
@@ -60,6 +60,7 @@ class SDConfig:
     tail_rate: float = 0.04
     posed: float = 0.9
     plain: float = 0.65
+    looked: float = 0.75
     seed: int = 3
     encoder: str = ""  # digests of the VAE's encoder and the tokenizer: latents and checkpoints belong to them
     vocabulary: str = ""
@@ -75,7 +76,7 @@ class SDConfig:
     @property
     def cache(self) -> Path:
         """Of the latents, by all that they are made of; SCENES goes up when the composer's pictures change."""
-        kept = f"{self.head}-{self.flatten:g}-{self.tail_rate:g}-{self.posed:g}-{self.plain:g}"
+        kept = f"{self.head}-{self.flatten:g}-{self.tail_rate:g}-{self.posed:g}-{self.plain:g}-{self.looked:g}"
         made_of = f"{self.encoder}-{self.captions}x{self.draws}-{kept}-{self.chunk}-{SCENES}"
         return run_folder("sd", self.image_size) / "latents" / made_of
 
@@ -91,13 +92,19 @@ def _chances(head: int, flatten: float) -> dict[str, float]:
 def _kept(config: SDConfig, i: int) -> scenes.Scene | None:
     """The scene of number i where the generator learns its caption."""
     key = f"sd-{i}"
-    if scenes.rng_for("sd-plain", key).random() < config.plain:
-        scene = scenes.portrait(key, size=config.image_size)
+    kind = "portrait" if scenes.rng_for("sd-plain", key).random() < config.plain else "compose"
+    chances, chance = _chances(config.head, config.flatten), scenes.rng_for("sd-kept", key).random()
+
+    def kept(concepts: Iterable[str]) -> bool:
+        return chance < min((chances.get(concept, config.tail_rate) for concept in concepts), default=0.0)
+
+    if not kept(scenes.cast(kind, key)):  # four in five, which need not be drawn
+        return None
+    if kind == "portrait":
+        scene = scenes.portrait(key, size=config.image_size, looked=config.looked)
     else:
-        scene = scenes.compose(key, size=config.image_size, posed=config.posed)
-    chances = _chances(config.head, config.flatten)
-    rate = min((chances.get(o.concept, config.tail_rate) for o in scene.objects), default=0.0)
-    return scene if scenes.rng_for("sd-kept", key).random() < rate else None
+        scene = scenes.compose(key, size=config.image_size, posed=config.posed, looked=config.looked)
+    return scene if kept(o.concept for o in scene.objects) else None
 
 
 def _kept_in_window(config: SDConfig, window: int) -> list[int]:

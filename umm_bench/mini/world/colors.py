@@ -33,7 +33,7 @@ _NAMES = list(PALETTE)
 _RGB = np.array([PALETTE[name] for name in _NAMES], dtype=np.float32)
 
 
-def _opponent(rgb: np.ndarray) -> np.ndarray:
+def opponent(rgb: np.ndarray) -> np.ndarray:
     """Luma and two chroma axes, chroma weighted up: hue matters more than shade for a colour's name."""
     r, g, b = rgb[..., 0], rgb[..., 1], rgb[..., 2]
     return np.stack([0.299 * r + 0.587 * g + 0.114 * b, 1.4 * (r - g), 0.9 * (0.5 * (r + g) - b)], axis=-1)
@@ -47,7 +47,7 @@ def dominant_colors(rgba: np.ndarray, limit: int = 2, share: float = 0.22) -> li
     pixels = rgba[rgba[..., 3] > 128][:, :3].astype(np.float32)
     if not len(pixels):
         return []
-    distance = ((_opponent(pixels)[:, None] - _opponent(_RGB)[None]) ** 2).sum(-1)
+    distance = ((opponent(pixels)[:, None] - opponent(_RGB)[None]) ** 2).sum(-1)
     counts = np.bincount(distance.argmin(1), minlength=len(_NAMES)) / len(pixels)
     order = np.argsort(-counts, kind="stable")[:limit]
     return [_NAMES[i] for rank, i in enumerate(order) if rank == 0 or counts[i] >= share]

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from umm_bench.mini.world import backgrounds, further, sprites
+from umm_bench.mini.world import backgrounds, further, looks, sprites
 from umm_bench.mini.world.backgrounds import Background
 from umm_bench.mini.world.colors import LUMA, PALETTE, vector
+from umm_bench.mini.world.looks import Look
 from umm_bench.mini.world.sprites import Design
 
 STYLE_WORDS = {
@@ -40,12 +41,16 @@ OPENINGS = ("{}", "{}", "{}", "a picture of {}", "a photo of {}", "an image of {
 
 @dataclass(frozen=True)
 class SceneObject:
-    """A sprite in a scene; `phrase` are the caption's words for it, `box` is xyxy in [0, 1], what is visible of it."""
+    """A sprite in a scene; `phrase` are the caption's words for it, `box` is xyxy in [0, 1], what is visible of it.
+
+    `look` is its `Look.id`, whether or not the phrase says it; None where it is as drawn.
+    """
 
     design: str
     concept: str
     phrase: str
     box: tuple[float, float, float, float]
+    look: str | None = None
 
 
 @dataclass(frozen=True)
@@ -144,14 +149,18 @@ def article(words: str) -> str:
     return ("an " if words[0] in "aeiou" else "a ") + words
 
 
-def describe(design: Design, scale: float, rng: np.random.Generator, recolor: str | None = None) -> str:
-    """A noun phrase for a design: its concept, mostly with some of size, style and colours."""
+def describe(
+    design: Design, scale: float, rng: np.random.Generator, recolor: str | None = None, look: Look | None = None
+) -> str:
+    """A noun phrase for a design: its concept, mostly with some of size, style and colours; all of a look."""
     words: list[str] = []
     sizes = next(names for limit, names in SIZE_WORDS if scale <= limit)
     if sizes and rng.random() < 0.6:
         words.append(str(rng.choice(sizes)))
     if rng.random() < 0.55:
         words.append(str(rng.choice(STYLE_WORDS[design.style])))
+    if look:
+        return article(" ".join([*words, look.describe(design.concept)]))
     if recolor:
         words.append(recolor)
     elif rng.random() < 0.55:
@@ -236,6 +245,23 @@ def usual(concept: str) -> Design:
     return sprites.load().members(concept, "train")[0]
 
 
+def _scene_cast(rng: np.random.Generator, split: str, subjects: int | None) -> list[Design]:
+    count = subjects or int(rng.choice([1, 2, 3], p=[0.72, 0.25, 0.03]))
+    return [draw_design(rng, split) for _ in range(count)]
+
+
+def _portrait_cast(rng: np.random.Generator) -> list[Design]:
+    count = 1 if rng.random() < 0.65 else 2
+    return [usual(draw_design(rng).concept) for _ in range(count)]
+
+
+def cast(kind: str, key: int | str) -> list[str]:
+    """The concepts of a training scene's sprites, without drawing it; `kind` is "compose" or "portrait"."""
+    if kind == "portrait":
+        return [design.concept for design in _portrait_cast(rng_for("portrait", key))]
+    return [design.concept for design in _scene_cast(rng_for("scene", key, "train", None), "train", None)]
+
+
 def compose(
     key: int | str,
     split: str = "train",
@@ -245,6 +271,8 @@ def compose(
     as_usual: float = USUAL,
     other_hands: float = 0.0,
     recolored: float = 0.07,
+    looked: float = 0.0,
+    said: float = 1.0,
 ) -> Scene:
     """The scene of a key, about a millisecond at 64 px.
 
@@ -257,11 +285,13 @@ def compose(
             concept's `usual` design. What a generator learns from, and, in any design, the pairs of a TIUE.
         other_hands: share of the sprites that are a `further` drawing of their concept instead.
         recolored: share of the sprites in a colour drawn at random.
+        looked: share of the sprites in a look that is not held out.
+        said: share of the looks that the caption tells; of the others it tells no colour.
     """
     rng = rng_for("scene", key, split, subjects)
     pose = rng_for("posed", key).random() < posed
-    count = subjects or int(rng.choice([1, 2, 3], p=[0.72, 0.25, 0.03]))
-    designs = [draw_design(rng, split) for _ in range(count)]
+    designs = _scene_cast(rng, split, subjects)
+    count = len(designs)
     if pose and split == "train":
         often = rng_for("usual", key).random(count) < as_usual
         designs = [usual(d.concept) if o else d for d, o in zip(designs, often, strict=True)]
@@ -279,13 +309,15 @@ def compose(
         if other:
             design, recolor = other.design, None if other.gain else recolor
             at = dataclasses.replace(at, gain=other.gain or at.gain)
-        at = dataclasses.replace(at, recolor=recolor)
+        look = None if other else random_look(design, rng_for("look", key, i), looked)
+        at = dataclasses.replace(at, recolor=None if look else recolor)
         placed.append(at)
-        box = paste(canvas, design.id, at)
-        phrase = describe(design, at.scale, rng, recolor)
+        box = paste(canvas, looks.looked(design.id, look) if look else design.id, at)
+        told = None if look and rng_for("said", key, i).random() >= said else look
+        phrase = describe(design, at.scale, rng, recolor, told or (Look() if look else None))
         phrases.append(phrase)
         if box is not None:
-            objects.append(SceneObject(design.id, design.concept, phrase, box))
+            objects.append(SceneObject(design.id, design.concept, phrase, box, look.id if look else None))
     joined, named_relation = _join(phrases, relation, rng)
     if count == 1 and 0.45 < placed[0].scale < 0.8 and rng.random() < 0.12:
         accessory = str(rng.choice(ACCESSORIES))
@@ -309,32 +341,50 @@ def compose(
     return Scene(image, caption, tuple(objects), background, named_relation, style)
 
 
-def portrait(key: int | str, size: int = 64) -> Scene:
+def random_look(design: Design, rng: np.random.Generator, share: float) -> Look | None:
+    """A look for a training scene, none that is held out, with a chance of `share`."""
+    if rng.random() >= share:
+        return None
+    return looks.draw(rng, design.concept, sprites.load().has_second(design.id), held=False)
+
+
+def portrait(key: int | str, size: int = 64, looked: float = 0.0) -> Scene:
     """A scene that is asked for in the fewest words: one concept, sometimes two, on a plain or drawn background.
 
-    Training designs only, by their frequency; posed, in the usual design.
+    Training designs only, by their frequency; posed, in the usual design. `looked` of them are in a look that is said.
     """
     rng = rng_for("portrait", key)
-    count = 1 if rng.random() < 0.65 else 2
-    designs = [usual(draw_design(rng).concept) for _ in range(count)]
+    designs = _portrait_cast(rng)
+    count = len(designs)
     spots, _ = _arrange(rng, count)
     background = next(b for b in iter(lambda: backgrounds.choose(rng), None) if b.kind != "pattern")
     canvas = backgrounds.draw(background.name, rng, size)
     objects = []
-    for design, spot in zip(designs, spots, strict=True):
-        box = paste(canvas, design.id, _posed(random_placement(rng, *spot), spot, count))
+    for i, (design, spot) in enumerate(zip(designs, spots, strict=True)):
+        look = random_look(design, rng_for("look", key, i), looked)
+        sprite = looks.looked(design.id, look) if look else design.id
+        box = paste(canvas, sprite, _posed(random_placement(rng, *spot), spot, count))
         assert box is not None
-        objects.append(SceneObject(design.id, design.concept, article(design.concept), box))
+        phrase = article(look.describe(design.concept) if look else design.concept)
+        objects.append(SceneObject(design.id, design.concept, phrase, box, look.id if look else None))
     words = " and ".join(thing.phrase for thing in objects)
     caption = str(rng.choice(OPENINGS)).format(f"{words} {background.phrase}")
     return Scene(np.clip(canvas, 0, 255).astype(np.uint8), caption, tuple(objects), background)
 
 
-def _worded(phrase: str, concept: str) -> list[tuple[Design, str | None, str, float]]:
+def _worded(phrase: str, concept: str, look: Look | None) -> list[tuple[Design, str | None, str, float]]:
     """What `describe` can have meant by a phrase: design, recolouring and size word ("" for none), and how likely."""
     sizes = ("", *(word for _, words in SIZE_WORDS for word in words))
     found = []
     for design in sprites.load().members(concept, "train"):
+        if look:
+            if look.second and not sprites.load().has_second(design.id):
+                continue
+            for style, styled in [("", 0.45), *((word, 0.55 / 2) for word in STYLE_WORDS[design.style])]:
+                for size in sizes:
+                    if article(" ".join(filter(None, (size, style, look.describe(concept))))) == phrase:
+                        found.append((design, None, size, styled))
+            continue
         for recolor in (None, *RECOLORS):
             rarity = 0.07 / len(RECOLORS) if recolor else 0.93
             colors = [(recolor, 1.0)] if recolor else [("", 0.45), (" and ".join(design.colors), 0.55)]
@@ -364,11 +414,12 @@ def redraw(scene: Scene, key: int | str, number: int, posed: float = 0.0) -> np.
     """More pictures for a scene's caption, uint8 [number, size, size, 3]: what the composer would draw given its words.
 
     Each has a design, size, place, turn, light, background drawing and, where the caption names none, relation of its
-    own; the designs are training ones. `posed` is that of `compose`.
+    own; the designs are training ones. `posed` is that of `compose`; every look is one that the caption says.
     """
     subjects = [o for o in scene.objects if o.design]
     worn = next((o.concept for o in scene.objects if not o.design), None)
-    meant = [_worded(o.phrase, o.concept) for o in subjects]
+    wanted = [Look.parse(o.look) if o.look else None for o in subjects]
+    meant = [_worded(o.phrase, o.concept, look) for o, look in zip(subjects, wanted, strict=True)]
     chances = {pose: [_cumulative(of, pose) for of in meant] for pose in (False, True)}
     images = []
     for i in range(number):
@@ -380,14 +431,15 @@ def redraw(scene: Scene, key: int | str, number: int, posed: float = 0.0) -> np.
             spots, relation = _arrange(rng, len(subjects))
             if scene.relation not in (None, relation):
                 continue
-            for of, chance, spot in zip(meant, chances[pose], spots, strict=True):
+            for of, chance, spot, look in zip(meant, chances[pose], spots, wanted, strict=True):
                 design, recolor, size, _ = of[min(int(np.searchsorted(chance, rng.random(), "right")), len(of) - 1)]
                 at = random_placement(rng, *spot, jitter=0.03)
                 if pose and (len(subjects) > 1 or at.scale > SIZE_WORDS[1][0]):
                     at = _posed(at, spot, len(subjects))
                 if not _sized(at.scale, size, rng) or (worn and not 0.45 < at.scale < 0.8):
                     break
-                placed.append((design.id, dataclasses.replace(at, recolor=recolor)))
+                sprite = looks.looked(design.id, look) if look else design.id
+                placed.append((sprite, dataclasses.replace(at, recolor=recolor)))
         canvas = backgrounds.draw(scene.background.name, rng, scene.image.shape[0])
         for design_id, at in placed:
             paste(canvas, design_id, at)

@@ -17,6 +17,8 @@ import numpy as np
 import pyarrow.parquet as pq
 from PIL import Image
 
+from umm_bench.mini.world import looks
+
 ASSETS = Path(__file__).parents[1] / "assets"
 
 # The head of the frequency distribution: words that are frequent in web captions too. The rest follows by hash.
@@ -89,6 +91,8 @@ class Sprites:
         total = sum(raw.values())
         self._webp = {row["id"]: row["webp"] for row in rows}
         self._rgba: dict[str, np.ndarray] = {}
+        self._regions: dict[str, np.ndarray] = {}
+        self._painted = functools.lru_cache(maxsize=4096)(self._paint)
         self.designs: dict[str, Design] = {}
         concepts = []
         for rank, name in enumerate(ranked):
@@ -125,11 +129,30 @@ class Sprites:
         self.by_name: dict[str, Concept] = {concept.name: concept for concept in concepts}
 
     def rgba(self, design_id: str) -> np.ndarray:
-        """The sprite, uint8 [96, 96, 4], its longer side filling the square. KeyError for an unknown id."""
+        """The sprite, uint8 [96, 96, 4], its longer side filling the square; in a look where the id has one.
+
+        KeyError for an unknown id.
+        """
+        if looks.SEPARATOR in design_id:
+            return self._painted(design_id)
         if design_id not in self._rgba:
             image = Image.open(io.BytesIO(self._webp[design_id])).convert("RGBA")
             self._rgba[design_id] = np.asarray(image)
         return self._rgba[design_id]
+
+    def _paint(self, sprite_id: str) -> np.ndarray:
+        design_id, look = looks.split_id(sprite_id)
+        return looks.paint(self.rgba(design_id), self.regions(design_id), look or looks.Look())
+
+    def regions(self, design_id: str) -> np.ndarray:
+        """`looks.regions` of a drawing, found once and kept."""
+        if design_id not in self._regions:
+            self._regions[design_id] = looks.regions(self.rgba(design_id))
+        return self._regions[design_id]
+
+    def has_second(self, design_id: str) -> bool:
+        """Whether a look can give the drawing a second colour."""
+        return bool((self.regions(design_id) == looks.SECOND).any())
 
     def add(self, drawing_id: str, webp: bytes) -> None:
         """Make one more drawing known to `rgba`; it is no design of the world. ValueError for an id that is taken."""
