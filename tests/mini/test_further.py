@@ -7,8 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from umm_bench.mini.recipes.clip import SCORING, single
+from umm_bench.mini.recipes.clip import SCORING
 from umm_bench.mini.recipes.detector_data import PromptConfig, training_batch
+from umm_bench.mini.recipes.singles import single
 from umm_bench.mini.world import further, scenes, sprites
 from umm_bench.mini.world.colors import PALETTE
 
@@ -68,11 +69,11 @@ def test_scenes_have_as_many_of_them_as_asked_and_none_unasked():
 
 
 def test_the_judges_learn_from_them():
-    plain = dataclasses.replace(SCORING, further=0.0, varied=0.0, recolor=0.0)
+    plain = dataclasses.replace(SCORING, further=0.0, varied=0.0, recolor=0.0, looked=0.0)
     every = dataclasses.replace(plain, further=1.0)
     a, b = [single(f"k{i}", plain) for i in range(20)], [single(f"k{i}", every) for i in range(20)]
-    assert SCORING.further > 0 and [n for _, n in a] == [n for _, n in b]
-    assert np.mean([np.array_equal(x, y) for (x, _), (y, _) in zip(a, b, strict=True)]) < 0.2
+    assert SCORING.further > 0 and [one.name for one in a] == [one.name for one in b]
+    assert np.mean([np.array_equal(x.image, y.image) for x, y in zip(a, b, strict=True)]) < 0.2
 
 
 def test_the_detectors_batches_have_them(monkeypatch):

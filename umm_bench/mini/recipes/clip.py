@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from transformers import (
     CLIPConfig,
     CLIPImageProcessorPil,
@@ -31,9 +30,9 @@ from transformers import (
 from umm_bench.mini import family
 from umm_bench.mini.recipes import tokenizer
 from umm_bench.mini.recipes.common import load_weights, run_folder
+from umm_bench.mini.recipes.singles import PART_VALUES, part_labels, single, training_names
 from umm_bench.mini.towers import FlatResNetConfig, FlatResNetModelWithProjection
-from umm_bench.mini.world import backgrounds, further, scenes, sprites
-from umm_bench.mini.world.colors import LUMA
+from umm_bench.mini.world import scenes
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
@@ -62,6 +61,8 @@ class CLIPSizes:
     recolor: float = 0.0  # share of those sprites with colours mixed: a concept is its shape, whoever drew it
     further: float = 0.0  # share of them, where there are any, by a hand that the world has no drawings of
     varied: float = 0.0  # share of them drawn as another hand might have
+    looked: float = 0.0  # share of those that are drawn as they are that wear a look, which their text says
+    near: int = 0  # texts of so many near misses that a picture with a look is told from
     prototypes: bool = False  # teach the image tower one vector a concept, not shipped, and pull the texts to them
     pull: float = 8.0
     seed: int = 1
@@ -81,12 +82,22 @@ SCORING = CLIPSizes(
     recolor=0.5,
     further=0.5,
     varied=0.7,
+    looked=0.6,
+    near=3,
     prototypes=True,
     seed=2,
 )
 
 IMAGE_TOWER = dataclasses.replace(
-    SCORING, name="image_encoder", text_width=192, text_layers=3, even_share=0.6, recolor=0.0, varied=0.2, seed=5
+    SCORING,
+    name="image_encoder",
+    text_width=192,
+    text_layers=3,
+    recolor=0.0,
+    further=0.25,
+    varied=0.1,
+    looked=0.9,
+    seed=5,
 )
 
 
@@ -142,71 +153,6 @@ def build(sizes: CLIPSizes, tokens: CLIPTokenizer) -> PreTrainedModel:
     return CLIPModel(config)
 
 
-def training_names() -> list[str]:
-    """The concepts that are not held out, by rank."""
-    return [concept.name for concept in sprites.load().concepts if concept.split == "train"]
-
-
-def varied(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """A picture, float32 [S, S, 3], as another hand might have drawn it.
-
-    Sheared and stretched, then perhaps only its edges, grey, coarse or negative, then perhaps with a hole.
-    """
-    size = image.shape[0]
-    margin = size // 2
-    wide = np.pad(np.clip(image, 0, 255).astype(np.uint8), ((margin, margin), (margin, margin), (0, 0)), "reflect")
-    linear = np.diag(np.exp(rng.uniform(-0.3, 0.3, 2)))
-    linear[0, 1], linear[1, 0] = rng.uniform(-0.25, 0.25, 2)
-    centre = margin + size / 2
-    shift = centre - linear @ np.array([size / 2, size / 2])
-    affine = (*linear[0], shift[0], *linear[1], shift[1])
-    drawn = Image.fromarray(wide).transform((size, size), Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR)
-    image = np.asarray(drawn, dtype=np.float32)
-    look = rng.random()
-    if look < 0.15:
-        edges = np.abs(np.gradient(image, axis=0)).sum(2) + np.abs(np.gradient(image, axis=1)).sum(2)
-        edges = np.minimum(edges, 255)[..., None]
-        image = np.repeat(edges if rng.random() < 0.5 else 255 - edges, 3, 2)
-    elif look < 0.3:
-        image = np.repeat(image @ LUMA[:, None], 3, 2)
-    elif look < 0.4:
-        image = np.round(image / 85) * 85
-    elif look < 0.5:
-        image = 255 - image
-    if rng.random() < 0.4:
-        height, width = rng.integers(size // 6, size // 2, 2)
-        y, x = rng.integers(0, size - height), rng.integers(0, size - width)
-        image = image.copy()
-        image[y : y + height, x : x + width] = rng.uniform(0, 255, 3)
-    return image.astype(np.float32)
-
-
-def single(key: str, sizes: CLIPSizes) -> tuple[np.ndarray, str]:
-    """One training sprite, every concept as likely as another, and its concept.
-
-    `sizes.further` of them are by further hands, `recolor` have their channels mixed, `varied` are `varied`.
-    """
-    rng = scenes.rng_for("single", key)
-    names = training_names()
-    name = names[int(rng.integers(len(names)))]
-    members = sprites.load().members(name, "train")
-    drawing = members[int(rng.integers(len(members)))].id
-    other = further.draw(name, rng) if rng.random() < sizes.further else None
-    canvas = backgrounds.draw(backgrounds.choose(rng).name, rng, sizes.image_size)
-    scale = float(rng.uniform(0.45, 0.95))
-    x, y = 0.5 + rng.uniform(-0.5, 0.5, 2) * (1.05 - scale)
-    at = scenes.random_placement(rng, float(x), float(y), scale)
-    if other:
-        drawing, at = other.design.id, dataclasses.replace(at, gain=other.gain or at.gain)
-    scenes.paste(canvas, drawing, at)
-    if rng.random() < sizes.recolor:
-        mixed = canvas.reshape(-1, 3) @ rng.dirichlet((0.5, 0.5, 0.5), 3).astype(np.float32)
-        canvas = mixed.reshape(canvas.shape)
-    if rng.random() < sizes.varied:
-        canvas = varied(canvas, rng)
-    return np.clip(canvas, 0, 255).astype(np.uint8), name
-
-
 class _CLIPRecipe:
     default: CLIPSizes
 
@@ -224,6 +170,9 @@ class _CLIPRecipe:
         self.prototypes = torch.nn.Embedding(len(self.names), sizes.projection) if sizes.prototypes else None
         if self.prototypes is not None:
             self.module["prototypes"] = self.prototypes
+            # Thrown away as they are: a look's parts, read from a picture's embedding.
+            self.parts_head = torch.nn.Linear(sizes.projection, sum(map(len, PART_VALUES)))
+            self.module["parts"] = self.parts_head
 
     def first_tokenizer(self) -> CLIPTokenizer:
         """What the text tower is built for, where no weights bring their own."""
@@ -242,31 +191,34 @@ class _CLIPRecipe:
     def batch(self, step: int) -> dict[str, Any]:
         """Images of a step, and the texts they are told from, each text once.
 
-        Single sprites come first. `texts` holds the tokens of names, then of captions, apart because captions are
-        longer. `truth` [B] is each image's among all of them. `named` holds the names' concepts, as rows of
-        `self.names`; the first of them belong to the single sprites.
+        Single sprites come first. `texts` holds the tokens of names, then of captions and looks, apart because those
+        are longer. `truth` [B] is each image's among all of them. `named` holds the names' concepts, as rows of
+        `self.names`; `concepts` [S] and `parts` [S, 4] are the single sprites' concepts and `part_labels`.
         """
         sizes, images, truth = self.config, [], []
-        singles = round(sizes.even_share * sizes.batch_size)
         key = f"{self.name}-{sizes.seed}-{step}"
-        for i in range(sizes.batch_size):
-            if i < singles:
-                image, name = single(f"{key}-{i}", sizes)
-                truth.append(scenes.article(name))
-            else:
-                scene = scenes.compose(f"{key}-{i}", size=sizes.image_size)
-                image = scene.image
-                truth.append(scene.caption)
-            images.append(image)
+        singles = [single(f"{key}-{i}", sizes) for i in range(round(sizes.even_share * sizes.batch_size))]
+        for one in singles:
+            images.append(one.image)
+            truth.append(one.text)
+        captions = [miss for one in singles for miss in one.near_misses] + [one.text for one in singles if one.look]
+        for i in range(len(singles), sizes.batch_size):
+            scene = scenes.compose(f"{key}-{i}", size=sizes.image_size, looked=sizes.looked / 2, said=0.8)
+            images.append(scene.image)
+            truth.append(scene.caption)
+            captions.append(scene.caption)
         others = scenes.rng_for("names", key).permutation(self.names)[: sizes.other_names]
-        names = list(dict.fromkeys(truth[:singles] + [scenes.article(name) for name in others]))
-        captions = list(dict.fromkeys(truth[singles:]))
+        plain = [one.text for one in singles if not one.look]
+        names = list(dict.fromkeys(plain + [scenes.article(name) for name in others]))
+        captions = [text for text in dict.fromkeys(captions) if text not in names]
         rows = {text: i for i, text in enumerate(names + captions)}
         return {
             "texts": [self.tokenize(texts) for texts in (names, captions) if texts],
             "pixel_values": normalise(np.stack(images)),
             "truth": torch.tensor([rows[text] for text in truth]),
             "named": torch.tensor([self.rows[text] for text in names]),
+            "concepts": torch.tensor([self.rows[scenes.article(one.name)] for one in singles]),
+            "parts": torch.tensor([part_labels(one.look) for one in singles]),
         }
 
     def tokenize(self, texts: list[str]) -> dict[str, torch.Tensor]:
@@ -292,13 +244,19 @@ class _CLIPRecipe:
         if self.prototypes is None:
             return contrast
         # Names alone teach the image tower slowly: what a step's few texts tell apart is easy, and they move as well.
-        named = batch["named"]
+        named, concepts = batch["named"], batch["concepts"]
         prototypes_ND = F.normalize(self.prototypes.weight, dim=-1)
-        single = truth < len(named)
-        seen = F.cross_entropy(scale * image_BD[single] @ prototypes_ND.T, named[truth[single]])
+        seen = F.cross_entropy(scale * image_BD[: len(concepts)] @ prototypes_ND.T, concepts)
         # Softmax would be content with texts that are nearest to their prototypes; pictures lie around the prototypes.
         apart = 1 - (text_TD[: len(named)] * prototypes_ND[named].detach()).sum(dim=-1).mean()
-        return contrast + seen + self.config.pull * apart
+        return contrast + seen + self.config.pull * apart + self.part_loss(image[: len(concepts)], batch["parts"])
+
+    def part_loss(self, image_SD: torch.Tensor, parts_S4: torch.Tensor) -> torch.Tensor:
+        """What the parts of looks cost that are not read from the embeddings right; 0 where no picture has a look."""
+        logits = self.parts_head(image_SD).float().split([len(values) for values in PART_VALUES], dim=1)
+        worn = max(1, int((parts_S4[:, 0] >= 0).sum()))
+        losses = [F.cross_entropy(part, parts_S4[:, k], reduction="sum") for k, part in enumerate(logits)]
+        return torch.stack(losses).sum() / (worn * len(PART_VALUES))
 
     def save(self, folder: Path) -> None:
         self.clip.save_pretrained(folder)

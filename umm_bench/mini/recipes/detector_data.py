@@ -32,6 +32,7 @@ class PromptConfig:
     crowded: float = 0.4  # two or three objects, whatever the composer's own shares: more to learn a step
     even: float = 0.5  # concepts drawn evenly, not by frequency: a detector is asked for rare things too
     other_hands: float = 0.3  # sprites by hands that the world has no drawings of
+    looked: float = 0.35  # sprites in looks; four in five of their phrases say them
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,9 @@ def training_batch(
         rng = rng_for("prompt", key)
         subjects = int(rng.choice([2, 3])) if rng.random() < config.crowded else None
         split = "train_even" if rng.random() < config.even else "train"
-        scene = scenes.compose(key, split, size, subjects, other_hands=config.other_hands)
+        scene = scenes.compose(
+            key, split, size, subjects, other_hands=config.other_hands, looked=config.looked, said=0.8
+        )
         images.append(scene.image)
         groundings.append(ground_truth(scene, rng, config))
     inputs = prompt_inputs(processor, images, [g.phrases for g in groundings])

@@ -2,7 +2,8 @@
 
 Two views of one sprite, each with its own place, turn, light and background, attract; the other sprites of the
 batch repel (SimCLR's NT-Xent, 2002.05709). Some of those are the same concept by other designers: colours alone tell a
-design from random others. The pooled map is what DINO's CLS token is to DINO-style fidelity.
+design from random others. And some are the same drawing in a look that differs in one part. The pooled map is what
+DINO's CLS token is to DINO-style fidelity.
 """
 
 from __future__ import annotations
@@ -18,19 +19,25 @@ from transformers import ResNetConfig, ResNetModel, ViTImageProcessorPil
 
 from umm_bench.mini.recipes.clip import MEAN, STD, normalise
 from umm_bench.mini.recipes.common import load_weights
-from umm_bench.mini.world import backgrounds, scenes, sprites
+from umm_bench.mini.world import backgrounds, looks, scenes, sprites
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Sizes, the temperature of the contrastive loss, and the share of a batch that is there with its whole concept."""
+    """Sizes, the temperature of the contrastive loss, and what a batch is made of.
+
+    `whole_concepts` of it are there with all drawings of their concept; `looked` are drawings in looks, each with
+    `near` near misses of its look, which are other subjects.
+    """
 
     image_size: int = 64
     stages: tuple[int, ...] = (64, 128, 256, 512)
     blocks: tuple[int, ...] = (1, 1, 1, 1)
     batch_size: int = 96
     temperature: float = 0.1
-    whole_concepts: float = 0.5
+    whole_concepts: float = 0.35
+    looked: float = 0.5
+    near: int = 3
     seed: int = 4
 
 
@@ -82,13 +89,25 @@ class EncoderRecipe:
         self.module = torch.nn.ModuleDict({"encoder": self.encoder, "head": self.head})
 
     def designs(self, rng: np.random.Generator) -> list[str]:
-        """A batch's designs, whole concepts first, no two of one identity; evenly drawn, Zipf would repeat them."""
+        """A batch's sprites, whole concepts first, no two alike; evenly drawn, Zipf would repeat them."""
         concepts = training_concepts()
         drawings = [drawing for i in rng.permutation(len(concepts)) for drawing in concepts[i]]
-        whole = round(self.config.whole_concepts * self.config.batch_size)
-        others = whole + rng.choice(len(drawings) - whole, self.config.batch_size - whole, replace=False)
+        c = self.config
+        whole, groups = round(c.whole_concepts * c.batch_size), round(c.looked * c.batch_size) // (1 + c.near)
+        others = whole + rng.choice(len(drawings) - whole, c.batch_size - whole - c.near * groups, replace=False)
         chosen = [*drawings[:whole], *(drawings[i] for i in others)]
-        return [renderings[int(rng.integers(len(renderings)))] for renderings in chosen]
+        picked = [renderings[int(rng.integers(len(renderings)))] for renderings in chosen]
+        plain, dressed = picked[: len(picked) - groups], picked[len(picked) - groups :]
+        return [*plain, *(sprite for drawing in dressed for sprite in self.look_alikes(drawing, rng))]
+
+    def look_alikes(self, design_id: str, rng: np.random.Generator) -> list[str]:
+        """A drawing in a look and in `near` looks that differ from it in one part, none of them held out."""
+        world = sprites.load()
+        concept, second = world.designs[design_id].concept, world.has_second(design_id)
+        look = looks.draw(rng, concept, second, held=False)
+        misses = [miss for _, miss in looks.near_misses(look, second) if not looks.held_out(concept, miss)]
+        order = rng.permutation(len(misses))[: self.config.near]
+        return [looks.looked(design_id, worn) for worn in (look, *(misses[i] for i in order))]
 
     def views(self, step: int) -> np.ndarray:
         """Two views of each sprite of a step, uint8 [2B, S, S, 3]."""
