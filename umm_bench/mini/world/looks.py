@@ -136,16 +136,21 @@ def marks(pattern: str, side: int = 96) -> np.ndarray:
     raise ValueError(f"no pattern {pattern!r}; there are {', '.join(PATTERNS)}")
 
 
+def shading(rgba: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """How light each pixel of a drawing is beside its region's median, float32 [H, W]."""
+    luma = rgba[..., :3].astype(np.float32) @ LUMA
+    median = float(np.median(luma[region])) if region.any() else 1.0
+    return np.clip(luma / max(median, 1.0), 0.45, 1.3)
+
+
 def paint(rgba: np.ndarray, kinds: np.ndarray, look: Look) -> np.ndarray:
     """The drawing in a look, uint8 [H, W, 4]: each region in its colour, with the shading that it had."""
-    pixels = rgba[..., :3].astype(np.float32)
-    luma = pixels @ LUMA
     out = rgba.copy()
     for kind, color in ((MAIN, look.main), (SECOND, look.second)):
         region = kinds == kind
         if not region.any():
             continue
-        shade = np.clip(luma / max(float(np.median(luma[region])), 1.0), 0.45, 1.3)[..., None]
+        shade = shading(rgba, region)[..., None]
         if color:
             out[region, :3] = np.clip(vector(*PALETTE[color]) * shade, 0, 255)[region]
         if kind == MAIN and look.pattern and look.mark:

@@ -130,9 +130,14 @@ def _ellipse(rgba: np.ndarray) -> np.ndarray:
     return np.repeat((inside * 255).astype(np.uint8)[..., None], 4, -1)
 
 
-def _poses(matches: list[Match]) -> Tensor:
+def poses(matches: list[Match]) -> Tensor:
     """x, y, log scale, angle in radians: [N, 4]."""
     return torch.tensor([[m.x, m.y, np.log(m.scale), np.deg2rad(m.angle)] for m in matches], dtype=torch.float32)
+
+
+def flips(matches: list[Match]) -> Tensor:
+    """-1 for what is mirrored, else 1: [N]."""
+    return torch.tensor([-1.0 if m.mirror else 1.0 for m in matches])
 
 
 def render(textures_N4HW: Tensor, pose_N4: Tensor, flip_N: Tensor) -> Tensor:
@@ -165,8 +170,7 @@ def _textures(matches: list[Match], kinds: list[str], gray: bool) -> Tensor:
 
 def _layer(picture: Picture, match: Match) -> tuple[Tensor, np.ndarray]:
     """The match as it lies in the picture: premultiplied colours and coverage [4, SIDE, SIDE], the light's gain [3]."""
-    flips = torch.tensor([-1.0 if match.mirror else 1.0])
-    layer = render(_textures([match], ["drawing"], picture.gray), _poses([match]), flips)[0]
+    layer = render(_textures([match], ["drawing"], picture.gray), poses([match]), flips([match]))[0]
     color, cover = layer[:3].permute(1, 2, 0).numpy(), layer[3].numpy()[..., None]
     weighted = picture.weight_HW[..., None] * color
     wanted = picture.pixels_HWC - picture.backdrop_HWC * (1 - cover)
@@ -178,8 +182,7 @@ def covered(matches: list[Match]) -> np.ndarray:
     """What drawings cover, with a pixel around them, bool [SIDE, SIDE]."""
     if not matches:
         return np.zeros((SIDE, SIDE), bool)
-    flips = torch.tensor([-1.0 if m.mirror else 1.0 for m in matches])
-    layers = render(_textures(matches, ["drawing"] * len(matches), False), _poses(matches), flips)
+    layers = render(_textures(matches, ["drawing"] * len(matches), False), poses(matches), flips(matches))
     return (F.max_pool2d(layers[:, 3].amax(0)[None], 3, 1, 1)[0] > 0.1).numpy()
 
 
@@ -187,21 +190,21 @@ def settle(picture: Picture, matches: list[Match], kinds: list[str] | None = Non
     """The matches with their poses settled by Gauss-Newton steps. `kinds` are textures; flat ones have any colour."""
     kinds = kinds or ["drawing"] * len(matches)
     textures = _textures(matches, kinds, picture.gray)
-    flips = torch.tensor([-1.0 if m.mirror else 1.0 for m in matches])
+    flip_N = flips(matches)
     free = torch.tensor([kind in ("flat", "ellipse") for kind in kinds])[:, None]
     low, high = torch.where(free, 0.0, LIGHT[0]), torch.where(free, 1.0, LIGHT[1])
     image, backdrop, weight = picture.cells(picture.pool)
     cell = picture.pool**2
 
     def residual(pose_N4: Tensor) -> tuple[Tensor, Tensor]:
-        layer = F.avg_pool2d(render(textures, pose_N4, flips), picture.pool)
+        layer = F.avg_pool2d(render(textures, pose_N4, flip_N), picture.pool)
         color, cover = layer[:, :3], layer[:, 3:]
         wanted = image - backdrop * (1 - cover)
         gain = (weight * color * wanted).sum((2, 3)) / (weight * color.square()).sum((2, 3)).clamp(min=1e-6)
         gain = torch.minimum(torch.maximum(gain, low), high)
         return (weight.sqrt() * (wanted - gain[..., None, None] * color)).flatten(1), cover
 
-    pose = _poses(matches)
+    pose = poses(matches)
     limits, damping = torch.tensor(LIMITS), torch.full((len(matches), 1), 0.01)
     r, cover = residual(pose)
     for _ in range(ITERATIONS):

@@ -1,6 +1,9 @@
 """The coarse search of analysis by synthesis: correlation over places, sizes, turns and mirrorings.
 
-Shapes: N templates, H height, W width, P padded side of the correlation.
+A drawing may be there in any look, so its main and second region each have a colour of their own, whichever explains
+most; what a look leaves as drawn is as drawn.
+
+Shapes: N templates, L layers, C channels, P padded side of the correlation, O admissible offsets to a side.
 """
 
 from __future__ import annotations
@@ -13,53 +16,86 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from umm_bench.mini.world import sprites
+from umm_bench.mini.world import looks, sprites
+from umm_bench.mini.world.colors import LUMA, PALETTE
+from umm_bench.mini.world.looks import COLORS, FIXED, MAIN, SECOND
 from umm_bench.mini.world.matching import LIGHT, SIDE, Match, Picture, gray_levels
 
 COARSE = 32  # pictures are searched in this size
 PADDED = 64
+OUTSIDE = 4  # how far a sprite's square may begin outside of the frame
+OFFSETS = torch.arange(-OUTSIDE, COARSE)
+PLACES = 32  # of each size and turn, the most promising
 SCALES = (0.22, 0.28, 0.36, 0.45, 0.55, 0.65, 0.76, 0.88, 1.0)
 ANGLES = (-17.0, 0.0, 17.0)  # Gauss-Newton steps reach about as far to both sides
 
 
-def _pose(design_id: str, scale: float, angle: float, mirror: bool) -> tuple[np.ndarray, np.ndarray]:
-    """A sprite at COARSE resolution, colours [h, w, 3] in [0, 1] and coverage [h, w]."""
-    sprite = Image.fromarray(sprites.load().rgba(design_id))
+@functools.lru_cache(maxsize=16)
+def _planes(design_id: str, gray: bool) -> list[Image.Image]:
+    """A drawing's shading of MAIN and SECOND, colours of FIXED, and the coverage of each and of all: premultiplied."""
+    rgba, kinds = sprites.load().rgba(design_id), sprites.load().regions(design_id)
+    rgb, alpha = rgba[..., :3].astype(np.float32) / 255, rgba[..., 3].astype(np.float32) / 255
+    luma = rgb @ LUMA
+    shading = [looks.shading(rgba, kinds == kind) * (kinds == kind) for kind in (MAIN, SECOND)]
+    fixed = [(luma if gray else channel) * (kinds == FIXED) for channel in np.moveaxis(rgb, -1, 0)]
+    shares = [(kinds == kind).astype(np.float32) for kind in (MAIN, SECOND, FIXED)]
+    return [Image.fromarray(plane * alpha) for plane in (*shading, *fixed, *shares, np.ones_like(alpha))]
+
+
+def _drawn(design_id: str, gray: bool) -> np.ndarray:
+    """The colours of MAIN and SECOND as drawn, [2, 3] in [0, 1]; black for a region that is not there."""
+    rgb, kinds = sprites.load().rgba(design_id)[..., :3].astype(np.float32) / 255, sprites.load().regions(design_id)
+    rgb = gray_levels(rgb) if gray else rgb
+    regions = [rgb[kinds == kind] for kind in (MAIN, SECOND)]
+    return np.stack([np.median(region, 0) if len(region) else np.zeros(3, np.float32) for region in regions])
+
+
+def _pose(design_id: str, gray: bool, scale: float, angle: float, mirror: bool) -> tuple[np.ndarray, np.ndarray]:
+    """A drawing's layers at COARSE resolution [5, h, w], and which pixels it covers [h, w]."""
+    planes = _planes(design_id, gray)
     if mirror:
-        sprite = sprite.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        planes = [plane.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for plane in planes]
     side = max(6, round(scale * COARSE))
-    sprite = sprite.convert("RGBa").resize((side, side), Image.Resampling.BOX)
+    planes = [plane.resize((side, side), Image.Resampling.BOX) for plane in planes]
     if angle:
-        sprite = sprite.rotate(angle, Image.Resampling.BILINEAR)
-    pixels = np.asarray(sprite, dtype=np.float32) / 255
-    coverage = pixels[..., 3]
-    mask = (coverage > 0.6).astype(np.float32)
-    return pixels[..., :3] / np.maximum(coverage, 0.2)[..., None] * mask[..., None], mask
+        planes = [plane.rotate(angle, Image.Resampling.BILINEAR) for plane in planes]
+    main, second, *fixed, of_main, of_second, of_fixed, cover = (np.asarray(plane) for plane in planes)
+    # Each pixel is of one layer only, or what layers share would count twice; dark outlines in a region shade it.
+    regions = of_main + of_second
+    owner = np.where(cover > 0.6, np.stack([of_main, of_second, of_fixed]).argmax(0), -1)
+    layers = [main * regions / np.maximum(of_main, 0.1), second * regions / np.maximum(of_second, 0.1), *fixed]
+    mine = [owner == min(n, 2) for n in range(len(layers))]
+    return np.stack(layers) / np.maximum(cover, 0.2) * mine, cover > 0.6
 
 
 @dataclass(frozen=True)
 class _Templates:
-    """Spectra of colours [N, 3, P, P/2+1], their squares and masks [N, 1, P, P/2+1], energies and areas [N]; poses."""
+    """Spectra of the layers [N, 5, P, P/2+1] and of the pixels covered [N, P, P/2+1].
 
-    rgb_f: Tensor
-    square_f: Tensor
-    mask_f: Tensor
-    energy: Tensor
-    area: Tensor
+    `squares` [N, 3] are the sums of squares of MAIN, SECOND and all that is fixed, `squares_f` their spectra; `inside`
+    bool [N, O, O] says where nearly all that is covered lies in the frame; `drawn` [N, 2, 3] are the regions' colours.
+    """
+
+    layers_f: Tensor
+    cover_f: Tensor
+    squares: Tensor
+    squares_f: Tensor
+    inside: Tensor
+    drawn: Tensor
     poses: tuple[tuple[int, float, float, bool], ...]
 
     def of(self, rows: list[int]) -> _Templates:
-        return _Templates(
-            self.rgb_f[rows],
-            self.square_f[rows],
-            self.mask_f[rows],
-            self.energy[rows],
-            self.area[rows],
-            tuple(self.poses[n] for n in rows),
-        )
+        planes = (self.layers_f, self.cover_f, self.squares, self.squares_f, self.inside, self.drawn)
+        return _Templates(*(plane[rows] for plane in planes), tuple(self.poses[n] for n in rows))
 
 
-@functools.lru_cache(maxsize=16)
+def _correlate(spectrum: Tensor, template: Tensor) -> Tensor:
+    """Correlation at the admissible offsets, [..., O, O]."""
+    full = torch.fft.irfft2(spectrum * template.conj(), s=(PADDED, PADDED))
+    return full.roll((OUTSIDE, OUTSIDE), (-2, -1))[..., : len(OFFSETS), : len(OFFSETS)]
+
+
+@functools.lru_cache(maxsize=8)
 def _templates(design_ids: tuple[str, ...], angles: tuple[float, ...], gray: bool) -> _Templates:
     poses = tuple(
         (owner, max(6, round(scale * COARSE)) / COARSE, angle, mirror)
@@ -68,21 +104,29 @@ def _templates(design_ids: tuple[str, ...], angles: tuple[float, ...], gray: boo
         for angle in angles
         for mirror in (False, True)
     )
-    rgb_N, mask_N = torch.zeros(len(poses), 3, PADDED, PADDED), torch.zeros(len(poses), 1, PADDED, PADDED)
-    for n, (owner, scale, angle, mirror) in enumerate(poses):
-        rgb, mask = _pose(design_ids[owner], scale, angle, mirror)
-        h, w = mask.shape
-        rgb_N[n, :, :h, :w] = torch.from_numpy(gray_levels(rgb) if gray else rgb).permute(2, 0, 1)
-        mask_N[n, 0, :h, :w] = torch.from_numpy(mask)
-    square_N = rgb_N.square().sum(1, keepdim=True)
-    rgb_f, square_f, mask_f = (torch.fft.rfft2(plane) for plane in (rgb_N, square_N, mask_N))
-    return _Templates(rgb_f, square_f, mask_f, square_N.sum((1, 2, 3)), mask_N.sum((1, 2, 3)), poses)
+    layers_N, cover_N = torch.zeros(len(poses), 5, PADDED, PADDED), torch.zeros(len(poses), PADDED, PADDED)
+    for n, (owner, *pose) in enumerate(poses):
+        layers, cover = _pose(design_ids[owner], gray, *pose)
+        h, w = cover.shape
+        layers_N[n, :, :h, :w] = torch.from_numpy(layers)
+        cover_N[n, :h, :w] = torch.from_numpy(cover)
+    squares_N = torch.cat([layers_N[:, :2].square(), layers_N[:, 2:].square().sum(1, keepdim=True)], 1)
+    layers_f, cover_f, squares_f = (torch.fft.rfft2(plane) for plane in (layers_N, cover_N, squares_N))
+    frame = torch.zeros(PADDED, PADDED)
+    frame[:COARSE, :COARSE] = 1
+    drawn = np.stack([_drawn(design_ids[owner], gray) for owner, *_ in poses])
+    inside = _correlate(torch.fft.rfft2(frame), cover_f) >= 0.9 * cover_N.sum((1, 2))[:, None, None]
+    return _Templates(layers_f, cover_f, squares_N.sum((2, 3)), squares_f, inside, torch.from_numpy(drawn), poses)
 
 
 def search(
-    picture: Picture, design_ids: tuple[str, ...], angles: tuple[float, ...] = ANGLES, inside: Match | None = None
+    picture: Picture,
+    design_ids: tuple[str, ...],
+    angles: tuple[float, ...] = ANGLES,
+    inside: Match | None = None,
+    each: int = 1,
 ) -> list[Match]:
-    """The best coarse pose of each drawing, plain and mirrored.
+    """The best coarse poses of each drawing in whatever look, `each` of another size or turn, plain and mirrored.
 
     With `inside`, its centre lies in that match's square, and its size is within a half of the match's. A drawing
     without any admissible pose is left out.
@@ -93,36 +137,67 @@ def search(
     if not t.poses:
         return []
     small, backdrop, weight = picture.cells(SIDE // COARSE)
-    planes = torch.zeros(6, PADDED, PADDED)
+    planes = torch.zeros(5, PADDED, PADDED)
     planes[:3, :COARSE, :COARSE] = small * weight
     planes[3, :COARSE, :COARSE] = ((small - backdrop).square() - small.square()).sum(0) * weight
     planes[4, :COARSE, :COARSE] = weight
-    planes[5, :COARSE, :COARSE] = 1
     spectra = torch.fft.rfft2(planes)
-
-    def correlate(spectrum: Tensor, template: Tensor) -> Tensor:
-        return torch.fft.irfft2((spectrum * template.conj()).sum(1), s=(PADDED, PADDED))
-
-    cross = correlate(spectra[:3], t.rgb_f)
-    gap, within = correlate(spectra[3][None], t.mask_f), correlate(spectra[5][None], t.mask_f)
-    # A correlation with the weights is only worth its time where there are any.
-    energy = t.energy[:, None, None] if weight.min() == 1 else correlate(spectra[4][None], t.square_f)
-    gain = (cross / energy.clamp(min=1e-3)).clamp(*LIGHT)
-    score = gap + 2 * gain * cross - gain.square() * energy
-    score = torch.where(within >= 0.9 * t.area[:, None, None], score, -torch.inf)
-    offset = torch.arange(PADDED)
-    offset = torch.where(offset > PADDED // 2, offset - PADDED, offset)
+    gap = _correlate(spectra[3], t.cover_f)
+    squares = t.squares[..., None, None].expand(-1, -1, *gap.shape[1:])
+    if weight.min() < 1:  # a correlation with the weights is only worth its time where there are any
+        squares = _correlate(spectra[4], t.squares_f)
+    fixed = _correlate((spectra[:3] * t.layers_f[:, 2:].conj()).sum(1), torch.ones(1))
+    rest = gap + 2 * fixed - squares[:, 2]
+    cross = torch.stack(
+        [torch.stack([_correlate(c, t.layers_f[:, layer]) for c in spectra[:3]], -1) for layer in (0, 1)], 1
+    )
+    value = (cross / squares[:, :2, ..., None].clamp(min=1e-3)).clamp(0, 1)
+    bound = rest + (value * (2 * cross - value * squares[:, :2, ..., None])).sum((1, 4))
+    bound = torch.where(t.inside, bound, -torch.inf)
     if inside is not None:
         half = torch.tensor([pose[1] for pose in t.poses])[:, None, None] / 2
-        centre = offset / COARSE
-        score = torch.where(inside.holds(centre[None, None, :] + half, centre[None, :, None] + half), score, -torch.inf)
-    best, at = score.flatten(1).max(1)
-    found: dict[tuple[int, bool], Match] = {}
-    for n in torch.argsort(best).tolist():
+        centre = OFFSETS / COARSE
+        near = inside.holds(centre[None, None, :] + half, centre[None, :, None] + half)
+        bound = torch.where(near, bound, -torch.inf)
+    bound, at = bound.flatten(1).topk(PLACES)
+    score = rest.flatten(1).gather(1, at)
+    for layer in (0, 1):
+        energy = squares[:, layer].flatten(1).gather(1, at)
+        layer_cross = cross[:, layer].flatten(1, 2).gather(1, at[..., None].expand(-1, -1, 3))
+        score += _in_palette(layer_cross, energy, t.drawn[:, layer], picture.gray, mixed=layer == 0)
+    score = torch.where(torch.isfinite(bound), score, -torch.inf)
+    best, which = score.max(1)
+    at = at.gather(1, which[:, None])[:, 0]
+    found: dict[tuple[int, bool], list[Match]] = {}
+    for n in torch.argsort(best, descending=True).tolist():
         owner, scale, angle, mirror = t.poses[n]
-        y, x = divmod(int(at[n]), PADDED)
-        if torch.isfinite(best[n]):
+        y, x = divmod(int(at[n]), len(OFFSETS))
+        poses = found.setdefault((owner, mirror), [])
+        if torch.isfinite(best[n]) and len(poses) < each:
             explained = float(best[n]) * (SIDE / COARSE) ** 2
-            place = (float(offset[x]) / COARSE + scale / 2, float(offset[y]) / COARSE + scale / 2)
-            found[owner, mirror] = Match(design_ids[owner], *place, scale, angle, mirror, explained)
-    return list(found.values())
+            place = (float(OFFSETS[x]) / COARSE + scale / 2, float(OFFSETS[y]) / COARSE + scale / 2)
+            poses.append(Match(design_ids[owner], *place, scale, angle, mirror, explained))
+    return [match for poses in found.values() for match in poses]
+
+
+@functools.cache
+def _values(gray: bool) -> tuple[Tensor, Tensor]:
+    """Colours in [0, 1] that regions can have: one of the palette [11, 3], or two mixed, as marks mix with ground."""
+    values = torch.tensor([PALETTE[name] for name in COLORS]) / 255
+    if gray:
+        values = (values @ torch.from_numpy(LUMA))[:, None].expand(-1, 3)
+    one, other = torch.triu_indices(len(values), len(values))
+    return values, (values[one] + values[other]) / 2
+
+
+def _in_palette(cross_NK3: Tensor, energy_NK: Tensor, drawn_N3: Tensor, gray: bool, mixed: bool) -> Tensor:
+    """What the best colour explains: of the palette, as drawn, or `mixed` of two, in any light: [N, K]."""
+    best = torch.full_like(energy_NK, -torch.inf)
+    pure, mixtures = _values(gray)
+    marked = (drawn_N3[:, None] + pure) / 2
+    for values in (pure[None], drawn_N3[:, None], *((mixtures[None], marked) if mixed else ())):
+        along = torch.einsum("nkc,nvc->nkv", cross_NK3, values.expand(len(cross_NK3), -1, -1))
+        energy = energy_NK[..., None] * values.square().sum(-1)[:, None]
+        gain = (along / energy.clamp(min=1e-3)).clamp(*LIGHT)
+        best = torch.maximum(best, (gain * (2 * along - gain * energy)).amax(-1))
+    return best
