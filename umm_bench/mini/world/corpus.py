@@ -26,11 +26,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
-from umm_bench.mini.world import scenes
+from umm_bench.mini.world import looks, scenes
+from umm_bench.mini.world.looks import Look
 
 # What is wrong with a row, and how often; the shares are of the order that LAION's users report.
 DIRT: dict[str, float] = {
     "wrong_caption": 0.06,
+    "wrong_look": 0.03,  # the right thing, in colours that it does not have
     "extra_phrase": 0.04,
     "html": 0.04,
     "seo": 0.03,
@@ -45,9 +47,10 @@ DIRT: dict[str, float] = {
     "bad_encoding": 0.01,
     "empty_caption": 0.01,
 }
-# Scenes for the pairs of a TIUE: they stand as those of its generator's training do, and have looks that only the
-# picture tells, because a name does not: any design, often in a colour drawn at random.
-VARIED = functools.partial(scenes.compose, posed=0.9, as_usual=0.0, recolored=0.4)
+# Scenes for the pairs of a TIUE: they stand as those of its generator's training do, and are in looks that only the
+# picture tells, because the caption does not.
+VARIED = functools.partial(scenes.compose, posed=0.9, as_usual=0.6, recolored=0.0, looked=0.9, said=0.0)
+PLAIN = functools.partial(scenes.compose, looked=0.3, said=0.8)
 DEFAULT_SIZE = 480
 SHARD = 120
 PIXELS = 96
@@ -92,18 +95,33 @@ def _jpeg(image: np.ndarray, quality: int = 92, watermark: bool = False) -> byte
     return buffer.getvalue()
 
 
+def _misdescribed(scene: scenes.Scene, rng: np.random.Generator) -> str:
+    """The caption of a scene of one sprite, with another look of it in place of its own."""
+    thing = scene.objects[0]
+    look = Look.parse(thing.look) if thing.look else Look()
+    other = looks.draw(rng, thing.concept, has_second=True, held=False)
+    while {other.main, other.second, other.mark} & {look.main, look.second, look.mark} - {None}:
+        other = looks.draw(rng, thing.concept, has_second=True, held=False)
+    return scene.caption.replace(thing.phrase, scenes.article(other.describe(thing.concept)))
+
+
 def row(index: int, seed: int = 0, varied: bool = False) -> Row:
     """The row of an index; a function of the arguments only. Its scene is a VARIED one where `varied`."""
     rng = scenes.rng_for("mini-laion", seed, index)
     dirt = _dirt(rng)
     # A duplicate repeats a nearby earlier picture, as crawls do.
     source = max(0, index - int(rng.integers(1, 60))) if dirt in ("duplicate", "near_duplicate") else index
-    scene = (VARIED if varied else scenes.compose)(f"laion-{seed}-{source}", size=PIXELS)
+    draw = VARIED if varied else PLAIN
+    if dirt == "wrong_look":
+        draw = functools.partial(draw, subjects=1, looked=1.0)
+    scene = draw(f"laion-{seed}-{source}", size=PIXELS)
     image = _jpeg(scene.image, 80 if dirt == "near_duplicate" else 92, watermark=dirt == "watermark")
     caption: bytes = scene.caption.encode()
     named = True
     if dirt == "wrong_caption":
         caption, named = scenes.compose(f"laion-{seed}-other-{index}").caption.encode(), False
+    elif dirt == "wrong_look" and scene.objects:
+        caption, named = _misdescribed(scene, rng).encode(), False
     elif dirt == "extra_phrase":
         other = scenes.compose(f"laion-{seed}-extra-{index}", subjects=1).objects
         caption += f" and {other[0].phrase if other else 'a dragon'}".encode()
