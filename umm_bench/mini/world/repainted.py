@@ -85,7 +85,7 @@ class Reading:
 
     explained_MSX: Tensor
     products_CAA: Tensor
-    gain_C: Tensor
+    gain_CMSX: Tensor
     has_second: bool
 
     @property
@@ -99,10 +99,10 @@ class Reading:
         return float(self.explained_MSX[_index(look)])
 
     def apart(self, one: Look, other: Look) -> float:
-        """How far two looks of the drawing are from each other in the light that is seen, as `Match.explained`."""
-        difference = _rows(one) - _rows(other)
-        square_C = torch.einsum("a,cab,b->c", difference, self.products_CAA, difference)
-        return float((self.gain_C.square() * square_C).sum())
+        """How far two looks of the drawing are from each other, each in its best light, as `Match.explained`."""
+        rows_CA = [self.gain_CMSX[:, *_index(look)][:, None] * _rows(look) for look in (one, other)]
+        difference_CA = rows_CA[0] - rows_CA[1]
+        return float(torch.einsum("ca,cab,cb->", difference_CA, self.products_CAA, difference_CA))
 
     def best(self, **parts: str | None) -> Look | None:
         """The look that explains most of those with the given parts; None if no look has them."""
@@ -164,8 +164,7 @@ def read(picture: Picture, match: Match, soft: bool = False) -> Reading:
     if not has_second:
         explained[:, 1:] = -torch.inf
     explained[~_possible()] = -torch.inf
-    at = np.unravel_index(int(explained.argmax()), explained.shape)
-    return Reading(explained, cell * products_CAA, gain[:, at[0], at[1], at[2]], has_second)
+    return Reading(explained, cell * products_CAA, gain, has_second)
 
 
 @functools.cache
