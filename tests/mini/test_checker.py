@@ -5,7 +5,8 @@ import pytest
 from PIL import Image, ImageFilter
 
 from umm_bench.mini.evaluation import truth
-from umm_bench.mini.world import backgrounds, checker, scenes, sprites, suite
+from umm_bench.mini.world import backgrounds, checker, looks, repainted, scenes, sprites, suite
+from umm_bench.mini.world.looks import Look
 
 SUBJECTS = [subject["design"] for subject in suite.subjects()[:8]]
 
@@ -97,3 +98,33 @@ def test_the_nearest_design_is_always_some_design_of_the_concept():
     blank = np.full((64, 64, 3), 128, np.uint8)
     assert sprites.load().designs[checker.nearest_design(blank, "dog")].concept == "dog"
     assert checker.nearest_design(_draw("dog/noto", "blue", "g"), "dog") == "dog/noto"
+
+
+LOOKS = ("teal/white/dots/yellow", "purple/-/-/-", "black/orange/stripes/pink", "white/-/rings/red", "-/-/checks/blue")
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("design", ["fox/noto", "penguin/fluent-3d"])
+def test_a_painted_look_is_read_back(design, look):
+    picture = _draw(looks.looked(design, Look.parse(look)), "light blue", "h")
+    found, margins = repainted.read_look(picture, design)
+    assert found == Look.parse(look)
+    assert min(margins.values()) > 0
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_a_look_is_nearest_among_near_misses_in_any_order(look):
+    wanted = Look.parse(look)
+    among = [wanted, *(other for _, other in looks.near_misses(wanted, True))]
+    picture = _draw(looks.looked("fox/noto", wanted), "beach", "i")
+    soft = np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(1.2)))
+    for image in (picture, soft):
+        assert repainted.nearest_look(image, "fox/noto", among) == 0
+        assert repainted.nearest_look(image, "fox/noto", among[::-1]) == len(among) - 1
+
+
+def test_a_part_is_less_clear_where_a_picture_is_between_two_looks():
+    one, other = (_draw(looks.looked("fox/noto", Look(main)), "blue", "j").astype(float) for main in ("red", "teal"))
+    share = [repainted.read_look((one * (1 - t) + other * t).astype(np.uint8), "fox/noto") for t in (0.0, 0.15)]
+    assert [look.main for look, _ in share] == ["red", "red"]
+    assert share[0][1]["main"] > share[1][1]["main"]

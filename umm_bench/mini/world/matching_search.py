@@ -85,8 +85,15 @@ class _Templates:
     poses: tuple[tuple[int, float, float, bool], ...]
 
     def of(self, rows: list[int]) -> _Templates:
-        planes = (self.layers_f, self.cover_f, self.squares, self.squares_f, self.inside, self.drawn)
-        return _Templates(*(plane[rows] for plane in planes), tuple(self.poses[n] for n in rows))
+        return _Templates(
+            self.layers_f[rows],
+            self.cover_f[rows],
+            self.squares[rows],
+            self.squares_f[rows],
+            self.inside[rows],
+            self.drawn[rows],
+            tuple(self.poses[n] for n in rows),
+        )
 
 
 def _correlate(spectrum: Tensor, template: Tensor) -> Tensor:
@@ -105,8 +112,8 @@ def _templates(design_ids: tuple[str, ...], angles: tuple[float, ...], gray: boo
         for mirror in (False, True)
     )
     layers_N, cover_N = torch.zeros(len(poses), 5, PADDED, PADDED), torch.zeros(len(poses), PADDED, PADDED)
-    for n, (owner, *pose) in enumerate(poses):
-        layers, cover = _pose(design_ids[owner], gray, *pose)
+    for n, (owner, scale, angle, mirror) in enumerate(poses):
+        layers, cover = _pose(design_ids[owner], gray, scale, angle, mirror)
         h, w = cover.shape
         layers_N[n, :, :h, :w] = torch.from_numpy(layers)
         cover_N[n, :h, :w] = torch.from_numpy(cover)

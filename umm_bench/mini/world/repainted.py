@@ -24,8 +24,8 @@ from umm_bench.mini.world.matching import LIGHT, SIDE, Match, Picture, flips, gr
 
 VALUES: tuple[str | None, ...] = (None, *COLORS)  # of a region; None is as drawn
 MARKS: tuple[tuple[str | None, str | None], ...] = ((None, None), *((p, c) for p in PATTERNS for c in COLORS))
-POSES = 6
-STARTS = 4
+POSES = 6  # coarse ones of a drawing whose look is asked for, plain and mirrored each
+STARTS = 4  # of these, so many are settled
 GRIDS = (12, 16, 24, 32)  # sides of the frame in which looks are weighed: none finer than the picture shows the sprite
 ALIKE = 1.5  # looks whose pictures differ by less (as `explained`) cannot be told apart
 MAIN_0, SECOND_0 = 1, 1 + len(VALUES)  # rows of the layers: what is fixed, main regions without a pattern, second ones,
@@ -33,9 +33,12 @@ PATTERN_0 = SECOND_0 + len(VALUES)  # and for each pattern the grounds and the m
 A_PATTERN = len(VALUES) + len(COLORS)
 
 
-@functools.lru_cache(maxsize=128)
-def _layers(design_id: str, side: int, gray: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Premultiplied colours of the layers [C, A, P], their products [C, A, A], and the coverage [P], all in [0, 1]."""
+@functools.lru_cache(maxsize=256)
+def _layers(design_id: str, side: int, gray: bool, soft: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """Premultiplied colours of the layers [C, A, P], their products [C, A, A], and the coverage [P], all in [0, 1].
+
+    `soft` ones are blurred as generators and their decoders do, by three of the cells.
+    """
     world = sprites.load()
     rgba, kinds = world.rgba(design_id), world.regions(design_id)
     alpha = rgba[..., 3].astype(np.float32) / 255
@@ -46,7 +49,8 @@ def _layers(design_id: str, side: int, gray: bool) -> tuple[Tensor, Tensor, Tens
         on = looks.marks(pattern, len(rgba))[..., None]
         planes += [p * (main & ~on) for p in painted] + [p * (main & on) for p in painted[1:]]
     stack = torch.from_numpy(np.stack([*planes, np.repeat(alpha[..., None], 3, -1)])).permute(0, 3, 1, 2)
-    pooled = F.avg_pool2d(stack, len(rgba) // side).flatten(2).transpose(0, 1)
+    pooled = F.avg_pool2d(stack, len(rgba) // side)
+    pooled = (F.avg_pool2d(pooled, 3, 1, 1) if soft else pooled).flatten(2).transpose(0, 1)
     layers_CAP = pooled[:, :-1].contiguous()
     return layers_CAP, layers_CAP @ layers_CAP.mT, pooled[0, -1].clone()
 
@@ -81,7 +85,7 @@ class Reading:
 
     explained_MSX: Tensor
     products_CAA: Tensor
-    gain_C: Tensor
+    gain_CMSX: Tensor
     has_second: bool
 
     @property
@@ -90,13 +94,15 @@ class Reading:
         return _look(int(self.explained_MSX.argmax()))
 
     def of(self, look: Look) -> float:
+        if not self.has_second:
+            look = replace(look, second=None)
         return float(self.explained_MSX[_index(look)])
 
     def apart(self, one: Look, other: Look) -> float:
-        """How far two looks of the drawing are from each other in the light that is seen, as `Match.explained`."""
-        difference = _rows(one) - _rows(other)
-        square_C = torch.einsum("a,cab,b->c", difference, self.products_CAA, difference)
-        return float((self.gain_C.square() * square_C).sum())
+        """How far two looks of the drawing are from each other, each in its best light, as `Match.explained`."""
+        rows_CA = [self.gain_CMSX[:, *_index(look)][:, None] * _rows(look) for look in (one, other)]
+        difference_CA = rows_CA[0] - rows_CA[1]
+        return float(torch.einsum("ca,cab,cb->", difference_CA, self.products_CAA, difference_CA))
 
     def best(self, **parts: str | None) -> Look | None:
         """The look that explains most of those with the given parts; None if no look has them."""
@@ -138,12 +144,12 @@ def _rows(look: Look) -> Tensor:
     return rows
 
 
-def read(picture: Picture, match: Match) -> Reading:
-    """Weigh all looks of a match's drawing at its pose."""
+def read(picture: Picture, match: Match, soft: bool = False) -> Reading:
+    """Weigh all looks of a match's drawing at its pose, sharp or `soft`."""
     design_id, _ = looks.split_id(match.design)
     shown = match.scale * SIDE
     side = max((g for g in GRIDS if g <= shown), default=GRIDS[0])
-    layers_CAP, products_CAA, cover_P = _layers(design_id, side, picture.gray)
+    layers_CAP, products_CAA, cover_P = _layers(design_id, side, picture.gray, soft)
     image_CP, backdrop_CP, weight_P = _seen(picture, match, side)
     if float((weight_P * cover_P).sum()) < 0.98 * float(cover_P.sum()):
         products_CAA = (layers_CAP * weight_P) @ layers_CAP.mT
@@ -158,8 +164,7 @@ def read(picture: Picture, match: Match) -> Reading:
     if not has_second:
         explained[:, 1:] = -torch.inf
     explained[~_possible()] = -torch.inf
-    at = np.unravel_index(int(explained.argmax()), explained.shape)
-    return Reading(explained, cell * products_CAA, gain[:, at[0], at[1], at[2]], has_second)
+    return Reading(explained, cell * products_CAA, gain, has_second)
 
 
 @functools.cache
@@ -204,23 +209,31 @@ def repaint(match: Match, look: Look) -> Match:
     return replace(match, design=design_id if look == Look() else looks.looked(design_id, look))
 
 
-def settle(picture: Picture, starts: Sequence[Match], among: Sequence[Look] | None = None) -> list[tuple[Match, Reading]]:
+def settle(
+    picture: Picture, starts: Sequence[Match], among: Sequence[Look] | None = None
+) -> list[tuple[Match, Reading]]:
     """Matches with their poses settled, each in the look that explains most (of `among`, where that is given).
 
     Looks are read at the coarse pose, which is settled in them, and read again.
     """
+
     def choose(reading: Reading) -> Look:
         return max(among, key=reading.of) if among else reading.look
 
     at_start = [repaint(match, choose(read(picture, match))) for match in starts]
     settled = matching.settle(picture, at_start)
-    readings = [read(picture, match) for match in settled]
+    readings = [_clearest(picture, match) for match in settled]
     again = [n for n, m in enumerate(settled) if repaint(m, choose(readings[n])).design != m.design]
     moved = matching.settle(picture, [repaint(settled[n], choose(readings[n])) for n in again]) if again else []
     for n, match in zip(again, moved, strict=True):
         if match.explained > settled[n].explained:
-            settled[n], readings[n] = match, read(picture, match)
+            settled[n], readings[n] = match, _clearest(picture, match)
     return list(zip(settled, readings, strict=True))
+
+
+def _clearest(picture: Picture, match: Match) -> Reading:
+    """Looks weighed as sharp or as soft as explains more."""
+    return max((read(picture, match, soft) for soft in (False, True)), key=lambda r: r.of(r.look))
 
 
 def read_look(image: np.ndarray, design_id: str) -> tuple[Look, dict[str, float]]:
@@ -238,7 +251,7 @@ def nearest_look(image: np.ndarray, design_id: str, among: Sequence[Look]) -> in
 
 
 def _starts(picture: Picture, design_id: str, among: Sequence[Look] | None = None) -> list[Match]:
-    """The most promising coarse poses of a drawing"""
+    """The most promising coarse poses of a drawing, whatever its look, or in a look of `among`."""
     found = matching_search.search(picture, (design_id,), each=POSES)
     readings = [read(picture, match) for match in found]
     explained = [max(map(r.of, among)) if among else r.of(r.look) for r in readings]
