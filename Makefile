@@ -1,31 +1,48 @@
-# make bench | test | lint | mini - each sets up what it needs.
+.DEFAULT_GOAL := help
 PYTHON ?= python3
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
+OLDEST := .venv-oldest/bin/python
+PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: bench test lint mini clean
+.PHONY: help bench test test-slow test-oldest lint smoke docs mini clean
+
+help: ## this list; each target sets up what it needs
+	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv .venv
-	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	$(PY) $(PIP) -c constraints.txt -e ".[dev]"
 	touch $@
 
-# Mine a small corpus, then run UMM against DreamBooth on the mini suite: leaderboard, DuckDB, HTML report.
-bench: $(INSTALLED)
+bench: $(INSTALLED) ## mine a small corpus, run UMM against DreamBooth: leaderboard, DuckDB, HTML report
 	$(PY) -m curation.build --source laion
 	$(PY) -m umm_bench.run --methods umm,dreambooth
 
-test: $(INSTALLED)
+test: $(INSTALLED) ## the tests
 	$(PY) -m pytest
 
-lint: $(INSTALLED)
+test-slow: $(INSTALLED) ## full-size checks, and every command of the documents that runs on mini
+	$(PY) -m pytest -m slow
+
+test-oldest: ## the tests with the oldest releases that are supported, in .venv-oldest
+	test -x $(OLDEST) || $(PYTHON) -m venv .venv-oldest
+	$(OLDEST) $(PIP) -c constraints-oldest.txt -e ".[test]"
+	$(OLDEST) -m pytest
+
+lint: $(INSTALLED) ## ruff and mypy
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-# Everything from the sprites: each model of the mini family, the pairs, the TIUE. Hours on two cores; resumes.
+smoke: ## the wheel in a fresh environment: mine and run from another folder, nothing written outside it
+	$(PYTHON) tests/smoke.py
+
+docs: $(INSTALLED) ## draw docs/architecture.svg from the imports
+	$(PY) docs/architecture.py
+
 MINI_PAIRS ?= 16000
-mini: $(INSTALLED)
+mini: $(INSTALLED) ## the mini family from the sprites: hours on two cores; resumes
 	for name in vae clip sd decoder image_encoder scoring_clip encoder detector; do $(PY) -m umm_bench.mini.pretrain $$name || exit $$?; done
 	$(PY) -m curation.evaluate --tune --save
 	$(PY) -m umm_bench.mini.world.corpus --size $(MINI_PAIRS) --varied
@@ -37,5 +54,5 @@ mini: $(INSTALLED)
 	$(PY) -m umm_bench.mini.evaluation.comparison --write
 	$(PY) -m umm_bench.mini.cards
 
-clean:
+clean: ## what commands have written here: data, runs, reports
 	rm -rf data runs reports/run-* reports/samples reports/setups reports/*.duckdb*

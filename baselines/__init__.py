@@ -1,0 +1,1 @@
+"""What UMM is compared with: plain Stable Diffusion, Textual Inversion and DreamBooth, each a `Method`."""

@@ -1,1 +1,1 @@
-"""Speed and memory beside what a user would pick instead: a table, or with --json one object a line."""
+"""Speed and memory beside what a user would pick instead, and what each choice in training is worth."""

@@ -36,8 +36,8 @@ from umm_bench.base import load_base
 from umm_bench.commands import quiet_libraries, run_command
 from umm_bench.errors import UserError
 from umm_bench.metrics.embedding import vision_encoder
-from umm_bench.mini.evaluate import FIGURES, write_figures
 from umm_bench.mini.evaluation.intervals import bootstrap
+from umm_bench.mini.measured import FIGURES, write_figures
 from umm_bench.mini.world import checker, scenes, suite
 from umm_bench.progress import Tracker
 from umm_bench.umm import Subject, UMMPipeline

@@ -1,7 +1,7 @@
 """How good the phrases of real captions are: ``python -m curation.judge [--captions FILE] [--json]``.
 
 The shares are over 100 captions of LAION-400M, drawn by seed, whose phrases a person judged by reading
-(``tests/curation/judged_captions.jsonl``). The rate is over all captions of the list that is given. Marks of a phrase:
+(``quality/judged_captions.jsonl``). The rate is over all captions of the list that is given. Marks of a phrase:
 
 - visual: it names by its kind a thing that the picture behind such a caption can show and a box can hold. Names of
   people, firms and works ("Heidi Hermes", "A Confident Heart") do not, nor do figures of speech.
@@ -29,8 +29,7 @@ from curation.language.captions import clean_caption
 from curation.language.phrases import Extraction, PhraseExtractor
 from figures import Figure, emit
 
-ROOT = Path(__file__).parents[1]
-JUDGED = ROOT / "tests" / "curation" / "judged_captions.jsonl"
+JUDGED = Path(__file__).parent / "quality" / "judged_captions.jsonl"
 SAMPLE, SEED = 100, 0
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from curation.config import BY_CONTENT, BuildConfig
 from curation.defaults import default
 from curation.errors import UserError
-from curation.grounding import Grounder, detector_id, with_threshold
+from curation.grounding import Grounder, with_threshold
 from curation.output.tally import Tally
 from curation.output.writer import (
     Layout,
@@ -23,6 +23,7 @@ from curation.output.writer import (
 )
 from curation.retry import shards_to_retry
 from curation.sources import Shard, open_source
+from curation.vision.checkpoints import checkpoint_id
 from curation.vision.models import model_ids
 from curation.worker import Progress, ShardTask, Worker
 
@@ -86,7 +87,7 @@ def make_plan(config: BuildConfig, grounder: Grounder | None = None) -> Plan:
     shards = [shard for shard, _ in limited]
     if grounder is None:
         detector = config.detector or default("detector")
-        identity = detector_id(detector)
+        identity = checkpoint_id(detector)
         config = with_threshold(config, detector)
     else:
         config = with_threshold(config, None)

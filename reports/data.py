@@ -118,14 +118,26 @@ class Report:
 
 def read_report(store_path: Path, run_id: str) -> Report:
     """Everything the store knows of a run. UserError when the file or the run is not there."""
+    with _open(store_path) as connection:
+        return Reader(connection, store_path.parent, run_id).report()
+
+
+def latest_run(store_path: Path) -> str:
+    """The id of the run that was last executed. UserError when the file or any run is not there."""
+    with _open(store_path) as connection:
+        found = connection.execute("select run_id from runs order by executed desc limit 1").fetchone()
+    if found is None:
+        raise UserError(f"{store_path} holds no run; `python -m umm_bench.run` makes one")
+    return found[0]
+
+
+def _open(store_path: Path) -> duckdb.DuckDBPyConnection:
     if not store_path.is_file():
         raise UserError(f"there is no results file {store_path}; `python -m umm_bench.run` makes one")
     try:
-        connection = duckdb.connect(str(store_path))
+        return duckdb.connect(str(store_path))
     except duckdb.Error as error:
         raise UserError(f"cannot open {store_path}: {str(error).splitlines()[0]}") from error
-    with connection:
-        return Reader(connection, store_path.parent, run_id).report()
 
 
 class Reader:

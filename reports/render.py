@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from PIL import Image
 
-from reports.data import Interval, Report, read_report
+from reports.data import Interval, Report, latest_run, read_report
 from reports.grid import write_grid
 from reports.plot import extent, trade_off
 from umm_bench.errors import UserError
@@ -166,14 +166,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0, 2 after one line on an error of the user's, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m reports.render", description="Render one run as HTML.")
     parser.add_argument("--store", type=Path, default=Path("reports/umm_bench.duckdb"), help="(%(default)s)")
-    parser.add_argument("--run", required=True, help="run id, as umm_bench.run prints it")
+    parser.add_argument("--run", help="run id, as umm_bench.run prints it (default: the latest)")
     parser.add_argument("--output", type=Path, help="folder to write <run>/ into (default: beside the store)")
     parser.add_argument("--grid", type=Path, help="also write the picture of the image grid to this file")
     options = parser.parse_args(arguments)
     try:
-        print(render_run(options.store, options.run, options.output or options.store.parent))
+        run_id = options.run or latest_run(options.store)
+        print(render_run(options.store, run_id, options.output or options.store.parent))
         if options.grid:
-            write_grid(read_report(options.store, options.run), options.grid)
+            write_grid(read_report(options.store, run_id), options.grid)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

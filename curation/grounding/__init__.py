@@ -1,6 +1,6 @@
 """Where in an image a phrase's object is: ``(images, phrases) -> boxes with scores per phrase``."""
 
 from curation.grounding.base import Grounder, with_threshold
-from curation.grounding.load import detector_id, load_grounder
+from curation.grounding.load import load_grounder
 
-__all__ = ["Grounder", "detector_id", "load_grounder", "with_threshold"]
+__all__ = ["Grounder", "load_grounder", "with_threshold"]

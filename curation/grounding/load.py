@@ -1,9 +1,6 @@
-"""From a detector's name to its backend, and the detector's identity."""
+"""From a detector's name to its backend."""
 
 from __future__ import annotations
-
-import hashlib
-from pathlib import Path
 
 from curation.config import BuildConfig
 from curation.grounding.base import Grounder, with_threshold
@@ -20,18 +17,3 @@ def load_grounder(config: BuildConfig, detector: str) -> Grounder:
     from curation.grounding.transformers_backend import TransformersGrounder
 
     return TransformersGrounder.load(config, detector)
-
-
-def detector_id(detector: str) -> str:
-    """A local checkpoint's identity is its content, so that retrained weights are not taken for the old ones;
-    a hub checkpoint's is its name."""
-    path = Path(detector)
-    if not path.is_dir():
-        return f"hub:{detector}"
-    digest = hashlib.sha256()
-    for file in sorted(path.iterdir()):
-        if file.suffix in (".json", ".txt", ".safetensors", ".bin", ".pth", ".py"):
-            digest.update(file.name.encode())
-            with file.open("rb") as stream:
-                digest.update(hashlib.file_digest(stream, "sha256").digest())
-    return f"sha256:{digest.hexdigest()[:16]}"

@@ -13,8 +13,8 @@ from PIL import Image
 from curation.config import BuildConfig
 from curation.defaults import default
 from curation.errors import Rejected, UserError
-from curation.grounding.load import detector_id
 from curation.records import Box, Phrase
+from curation.vision.checkpoints import checkpoint_id
 from curation.vision.crops import crop
 from curation.vision.dedup import DuplicateIndex
 from curation.vision.images import to_png
@@ -106,9 +106,9 @@ def model_ids(config: BuildConfig) -> list[str]:
     """
     ids = []
     if config.clip:
-        ids.append(f"clip {detector_id(clip_checkpoint(config.clip))}")
+        ids.append(f"clip {checkpoint_id(clip_checkpoint(config.clip))}")
     if config.segmenter:
-        ids.append(f"segmenter {detector_id(config.segmenter)}")
+        ids.append(f"segmenter {checkpoint_id(config.segmenter)}")
     if config.dedup_against:
         manifest = Path(config.dedup_against) / "manifest.json"
         if not manifest.is_file():

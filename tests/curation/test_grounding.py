@@ -6,8 +6,9 @@ import pytest
 
 from curation.config import BuildConfig
 from curation.errors import UserError
-from curation.grounding import detector_id, load_grounder
+from curation.grounding import load_grounder
 from curation.grounding.prompts import make_prompts
+from curation.vision.checkpoints import checkpoint_id
 from tests.curation.conftest import picture
 
 # Random weights score everything: a low threshold keeps many boxes to compare.
@@ -89,10 +90,10 @@ def test_identity_of_a_checkpoint_is_its_content(tiny_detector: Path, tmp_path: 
 
     copy = tmp_path / "copy"
     shutil.copytree(tiny_detector, copy)
-    assert detector_id(str(copy)) == detector_id(str(tiny_detector))
+    assert checkpoint_id(str(copy)) == checkpoint_id(str(tiny_detector))
     weights = copy / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1] + b"x")
-    assert detector_id(str(copy)) != detector_id(str(tiny_detector))
+    assert checkpoint_id(str(copy)) != checkpoint_id(str(tiny_detector))
 
 
 def test_no_checkpoint_there(tmp_path: Path):

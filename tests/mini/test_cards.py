@@ -10,10 +10,11 @@ from PIL import Image
 from figures import Figure
 from umm_bench.bench.plan import make_plan, select
 from umm_bench.bench.store import Store
-from umm_bench.mini import evaluate, family
+from umm_bench.mini import family
 from umm_bench.mini.cards import pictures as card_pictures
 from umm_bench.mini.cards import writer as cards
 from umm_bench.mini.evaluation import comparison, generator
+from umm_bench.mini.measured import read_figures, write_figures
 
 MEASURED = [
     Figure("encoder.identity_top1", 0.123, "share", True, 0.85, "95% 0.1 to 0.2, n = 50"),
@@ -25,8 +26,8 @@ MEASURED = [
 @pytest.fixture
 def measured(monkeypatch, tmp_path):
     """Figures and weights folders of the test's own."""
-    evaluate.write_figures(MEASURED, tmp_path / "figures.json")
-    monkeypatch.setattr(cards, "read_figures", lambda: evaluate.read_figures(tmp_path / "figures.json"))
+    write_figures(MEASURED, tmp_path / "figures.json")
+    monkeypatch.setattr(cards, "read_figures", lambda: read_figures(tmp_path / "figures.json"))
     monkeypatch.setattr(family, "WEIGHTS", tmp_path / "weights")
     for name in ("encoder", "sd"):
         (tmp_path / "weights" / name).mkdir(parents=True)
@@ -69,7 +70,7 @@ def test_writing_makes_all_cards_and_the_plot(measured):
 def test_what_another_command_measured_is_under_its_own_heading(measured):
     assert "augmentation" not in cards.family_card(cards.read_figures())
     effect = Figure("augmentation.none.leakage", 0.4, "share", False, None, "+0.300 against all")
-    evaluate.write_figures([effect], measured / "figures.json")
+    write_figures([effect], measured / "figures.json")
     before, after = cards.family_card(cards.read_figures()).split("What each augmentation")
     assert "`encoder.identity_top1`" in before and "augmentation." not in before
     assert "`python -m benchmarks.augmentation`" in after and "| `augmentation.none.leakage` | 0.4 |" in after
@@ -78,7 +79,7 @@ def test_what_another_command_measured_is_under_its_own_heading(measured):
 def test_bad_input_is_one_line(measured, monkeypatch, capsys):
     assert cards.main(["nosuch"]) == 2
     assert "unknown mini model 'nosuch'" in capsys.readouterr().err
-    monkeypatch.setattr(cards, "read_figures", lambda: evaluate.read_figures(measured / "none.json"))
+    monkeypatch.setattr(cards, "read_figures", lambda: read_figures(measured / "none.json"))
     assert cards.main(["encoder"]) == 2
     error = capsys.readouterr().err
     assert "evaluate --write" in error and error.count("\n") == 1

@@ -15,6 +15,7 @@ from umm_bench.base import load_base
 from umm_bench.errors import UserError
 from umm_bench.mini import evaluate, family
 from umm_bench.mini.evaluation import detector, embedders, generator, intervals, subjects, truth
+from umm_bench.mini.measured import read_figures, write_figures
 from umm_bench.mini.world import backgrounds, scenes, sprites, suite
 from umm_bench.umm_method import load_umm
 
@@ -47,10 +48,10 @@ def test_half_written_weights_are_one_line(kept, monkeypatch, tmp_path, capsys):
 def test_written_figures_replace_their_own_and_keep_the_others(tmp_path):
     path = tmp_path / "figures.json"
     with pytest.raises(UserError, match="--write"):
-        evaluate.read_figures(path)
-    evaluate.write_figures([Figure("a.x", 1.0, "s", False, 2.0), Figure("b.y", 0.1, "share", True, 0.5, "n = 3")], path)
-    evaluate.write_figures([Figure("a.x", 3.0, "s", False, 2.0)], path)
-    kept = evaluate.read_figures(path)
+        read_figures(path)
+    write_figures([Figure("a.x", 1.0, "s", False, 2.0), Figure("b.y", 0.1, "share", True, 0.5, "n = 3")], path)
+    write_figures([Figure("a.x", 3.0, "s", False, 2.0)], path)
+    kept = read_figures(path)
     assert kept["a.x"]["value"] == 3.0 and kept["a.x"]["ok"] is False
     assert kept["b.y"]["note"] == "n = 3" and [p.name for p in tmp_path.iterdir()] == ["figures.json"]
 
@@ -60,7 +61,7 @@ def test_json_lines_and_kept_figures_are_the_same(monkeypatch, tmp_path, capsys)
     monkeypatch.setattr(truth, "figures", lambda: iter([Figure("checker.fake", 0.5, "share", True, 0.95)]))
     assert evaluate.main(["checker", "--json", "--write"]) == 0
     line = json.loads(capsys.readouterr().out)
-    assert line == evaluate.read_figures(tmp_path / "figures.json")["checker.fake"]
+    assert line == read_figures(tmp_path / "figures.json")["checker.fake"]
     assert {"name", "value", "unit", "higher_is_better", "bar", "ok"} <= line.keys()
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from umm_bench.mini.world import backgrounds, scenes, sprites
 from umm_bench.mini.world.colors import dominant_colors
+from umm_bench.mini.world.redraw import redraw
 
 
 def test_a_scene_is_a_function_of_its_key():
@@ -113,9 +114,9 @@ def test_redrawn_pictures_are_such_as_the_caption_describes(monkeypatch):
     for i in range(60):
         scene = scenes.compose(i, posed=0.5)
         pasted.clear()
-        images = scenes.redraw(scene, i, 4, posed=0.5)
+        images = redraw(scene, i, 4, posed=0.5)
         assert images.shape == (4, 64, 64, 3) and not np.array_equal(images[0], images[1])
-        assert np.array_equal(images, scenes.redraw(scene, i, 4, posed=0.5))
+        assert np.array_equal(images, redraw(scene, i, 4, posed=0.5))
         drawn = [pasted[j : j + len(scene.objects)] for j in range(0, 4 * len(scene.objects), len(scene.objects))]
         for sprites_of in drawn:
             for thing, (design_id, at) in zip(scene.objects, sprites_of, strict=True):

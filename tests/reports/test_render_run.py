@@ -175,3 +175,18 @@ def test_the_command_prints_the_page(finished, tmp_path: Path, capsys: pytest.Ca
     )
     assert Path(capsys.readouterr().out.strip()) == tmp_path / finished.run_id / "index.html"
     assert grid.is_file()
+
+
+def test_without_a_run_the_latest_is_rendered(finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    store = str(shutil.copy(finished.store, tmp_path / "copy.duckdb"))
+    with duckdb.connect(store) as connection:
+        connection.execute("update runs set executed = '2024-03-05'")
+        for name in ("a-older", "z-older"):
+            older = f"select * replace ('{name}' as run_id, '2024-03-04' as executed) from runs where run_id = ?"
+            connection.execute(f"insert into runs by name ({older})", [finished.run_id])
+    assert main(["--store", store, "--output", str(tmp_path)]) == 0
+    assert Path(capsys.readouterr().out.strip()).parent.name == finished.run_id
+    with duckdb.connect(store) as connection:
+        connection.execute("delete from runs")
+    assert main(["--store", store, "--output", str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err

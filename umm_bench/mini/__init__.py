@@ -1,0 +1,1 @@
+"""The embedded default: a world of sprites, a family of small models, and what trains, measures and describes them."""

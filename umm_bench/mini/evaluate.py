@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from safetensors import SafetensorError
 
@@ -21,9 +18,7 @@ from curation.errors import UserError as CurationError
 from figures import Figure, emit
 from umm_bench.commands import quiet_libraries, run_command
 from umm_bench.errors import UserError
-
-FIGURES = Path(__file__).parent / "figures.json"
-"""The last written measurement of each figure: what the model cards quote."""
+from umm_bench.mini.measured import FIGURES, write_figures
 
 EVALUATIONS = {
     "vae": "embedders:vae",
@@ -56,22 +51,6 @@ def evaluate(names: Sequence[str], write: Path | None = None) -> Iterator[Figure
             raise UserError(f"cannot measure {name!r}: {(str(error).splitlines() or [repr(error)])[0]}") from error
         if write is not None:
             write_figures(measured, write)
-
-
-def read_figures(path: Path = FIGURES) -> dict[str, dict[str, Any]]:
-    """Measured figures by name, as `Figure.as_dict` gives them. UserError where none were written."""
-    if not path.exists():
-        raise UserError(f"{path} is not there; `python -m umm_bench.mini.evaluate --write` measures and writes it")
-    return {row["name"]: row for row in json.loads(path.read_text(encoding="utf-8"))}
-
-
-def write_figures(figures: Sequence[Figure], path: Path = FIGURES) -> None:
-    """Replace the figures of these names and keep all others; whole or not at all."""
-    rows = (read_figures(path) if path.exists() else {}) | {f.name: f.as_dict() for f in figures}
-    lines = ",\n".join(json.dumps(rows[name], ensure_ascii=False) for name in sorted(rows))
-    partial = path.with_suffix(".part")
-    partial.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from umm_bench.commands import run_command
 from umm_bench.errors import UserError
-
-if TYPE_CHECKING:
-    from umm_bench.mini.recipes.common import Recipe
 
 WEIGHTS = Path(__file__).parent / "weights"
 TRAINING = "training.json"
@@ -22,6 +20,18 @@ COUNTS = "concept_counts.json"  # of a generator: in how many of recipes.sd_data
 HOME = {"vae": "sd", "clip": "sd", "decoder": "sd"}  # recipes whose models are shipped inside another's
 PARTS = WEIGHTS / "parts"  # a VAE and a CLIP that are ahead of the shipped `sd`: the next one is trained on them
 NAMES = ("sd", "image_encoder", "scoring_clip", "encoder", "detector", "tiue")
+
+
+class Finished(Protocol):
+    """What `publish` asks of a recipe that has been trained."""
+
+    name: str
+
+    def save(self, folder: Path) -> None:
+        """Write the model into `folder` in its own library's format."""
+
+    def parts(self) -> list[Path]:
+        """Folders of the finished models that this one contains."""
 
 
 def path(name: str) -> Path:
@@ -42,6 +52,16 @@ def detector_path() -> Path:
 def scoring_clip_path() -> Path:
     """The CLIP that judges, `--clip mini` of `curation.build`."""
     return path("scoring_clip")
+
+
+def replace_folder(temporary: Path, final: Path) -> None:
+    """Put a finished folder in place; a kill leaves the old one (as .old) or the new one, never half of one."""
+    old = final.with_name(final.name + ".old")
+    if final.exists():  # where it does not, .old is all there is
+        shutil.rmtree(old, ignore_errors=True)
+        os.replace(final, old)
+    os.replace(temporary, final)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _halve(weights: Path) -> None:
@@ -74,13 +94,11 @@ def _count_earlier_runs(last: Path, before: Path, runs: list[dict[str, Any]]) ->
     write_counts(last, {name: share * now.get(name, 0) + (1 - share) * then.get(name, 0) for name in names})
 
 
-def publish(recipe: Recipe, folder: Path, runs: list[dict[str, Any]], shipped: bool = True) -> list[Path]:
+def publish(recipe: Finished, folder: Path, runs: list[dict[str, Any]], shipped: bool = True) -> list[Path]:
     """Write what a finished recipe contributes: members of the family are shipped, the rest goes to `folder`/model.
 
     Beside each lies training.json, {name: runs}; a shipped `sd` has its VAE's and CLIP's there too.
     """
-    from umm_bench.mini.recipes.common import replace_folder  # torch, as in _halve
-
     name = recipe.name
 
     def save(target: Path) -> None:
@@ -117,8 +135,6 @@ def ship(name: str, save: Callable[[Path], None]) -> Path:
 
     What was there goes, its card and a detector's operating point too: they were measured on other weights.
     """
-    from umm_bench.mini.recipes.common import replace_folder  # torch, as in _halve
-
     final = WEIGHTS / name
     temporary = final.with_name(f".{final.name}.part")
     shutil.rmtree(temporary, ignore_errors=True)

@@ -21,7 +21,7 @@ from umm_bench.commands import quiet_libraries, run_command
 from umm_bench.mini import family
 from umm_bench.mini.cards.pictures import contact_sheet, rarity_plot
 from umm_bench.mini.cards.texts import CHECKER, MODELS, NOT_SEEN, SCENES, STUDIES
-from umm_bench.mini.evaluate import read_figures
+from umm_bench.mini.measured import read_figures
 
 CARD = Path(__file__).parents[1] / "MODEL_CARD.md"
 PICTURES = Path(__file__).parents[3] / "docs" / "mini"

@@ -1,1 +1,1 @@
-"""What `python -m umm_bench.mini.evaluate` measures: one small file a model or question."""
+"""How each model of the mini family is measured; `python -m umm_bench.mini.evaluate NAME` prints the figures."""

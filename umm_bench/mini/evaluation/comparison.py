@@ -22,7 +22,7 @@ from umm_bench.bench.plan import Plan, Request, make_plan, select
 from umm_bench.bench.statistics import PairKey, mean_interval, paired_effect
 from umm_bench.bench.store import Store
 from umm_bench.commands import quiet_libraries, run_command
-from umm_bench.mini.evaluate import FIGURES, write_figures
+from umm_bench.mini.measured import FIGURES, write_figures
 from umm_bench.mini.world import suite
 from umm_bench.progress import Tracker
 

@@ -1,1 +1,1 @@
-"""How each mini model is trained: one recipe a file, run by `python -m umm_bench.mini.pretrain NAME`."""
+"""How each model of the mini family is trained; `python -m umm_bench.mini.pretrain NAME` runs one."""

@@ -22,6 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from umm_bench.errors import UserError
+from umm_bench.mini.family import replace_folder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -227,16 +228,6 @@ class Average:
                     kept = live.detach().clone()
                     live.copy_(self.values[name])
                     self.values[name] = kept
-
-
-def replace_folder(temporary: Path, final: Path) -> None:
-    """Put a finished folder in place; a kill leaves the old one (as .old) or the new one, never half of one."""
-    old = final.with_name(final.name + ".old")
-    if final.exists():  # where it does not, .old is all there is
-        shutil.rmtree(old, ignore_errors=True)
-        os.replace(final, old)
-    os.replace(temporary, final)
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def save_checkpoint(

@@ -21,6 +21,7 @@ from umm_bench.mini import family
 from umm_bench.mini.recipes.common import Runtime, made_ahead, run_folder
 from umm_bench.mini.recipes.vae import to_tensor
 from umm_bench.mini.world import scenes, sprites
+from umm_bench.mini.world.redraw import redraw
 from umm_bench.progress import Tracker
 
 SCENES = 7
@@ -116,7 +117,7 @@ def _pictures(config: SDConfig, i: int) -> tuple[dict, np.ndarray]:
     scene = _kept(config, i)
     assert scene is not None
     text = {"caption": scene.caption, "concepts": [o.concept for o in scene.objects]}
-    return text, scenes.redraw(scene, f"sd-{i}", config.draws, posed=config.posed)
+    return text, redraw(scene, f"sd-{i}", config.draws, posed=config.posed)
 
 
 def _write_chunk(path: Path, drawn: Iterable[tuple[dict, np.ndarray]], vae: AutoencoderKL, runtime: Runtime) -> None:

@@ -195,7 +195,7 @@ def random_placement(rng: np.random.Generator, x: float, y: float, scale: float,
     return Placement(x + float(dx), y + float(dy), scale, angle, bool(rng.random() < 0.5), _gain(rng))
 
 
-def _arrange(rng: np.random.Generator, count: int) -> tuple[list[tuple[float, float, float]], str | None]:
+def arrange(rng: np.random.Generator, count: int) -> tuple[list[tuple[float, float, float]], str | None]:
     """Centres and scales for `count` sprites, and the relation of the first to the second."""
     if count == 1:
         scale = float(
@@ -234,7 +234,7 @@ def accessory_placement(name: str, host: Placement) -> Placement:
     return Placement(host.x + side * host.scale, host.y - up * host.scale, wide * host.scale, gain=host.gain)
 
 
-def _posed(at: Placement, spot: tuple[float, float, float], count: int) -> Placement:
+def upright(at: Placement, spot: tuple[float, float, float], count: int) -> Placement:
     """The same sprite as a product photograph would frame it: upright, not mirrored, in its place, as large as fits."""
     x, y = (0.5, 0.5) if count == 1 else (spot[0], spot[1] if count == 2 else 0.5)
     return dataclasses.replace(at, x=x, y=y, scale=(0.76, 0.505, 0.34)[count - 1], angle=0.0, mirror=False)
@@ -295,14 +295,14 @@ def compose(
     if pose and split == "train":
         often = rng_for("usual", key).random(count) < as_usual
         designs = [usual(d.concept) if o else d for d, o in zip(designs, often, strict=True)]
-    spots, relation = _arrange(rng, count)
+    spots, relation = arrange(rng, count)
     background = backgrounds.choose(rng)
     canvas = backgrounds.draw(background.name, rng, size)
     phrases, objects, placed = [], [], []
     for i, (design, spot) in enumerate(zip(designs, spots, strict=True)):
         at = random_placement(rng, *spot, jitter=0.03)
         if pose and (count > 1 or at.scale > SIZE_WORDS[1][0]):  # one that is called small stays small
-            at = _posed(at, spot, count)
+            at = upright(at, spot, count)
         recolor = str(rng.choice(RECOLORS)) if rng.random() < recolored else None
         hands = rng_for("hands", key, i)
         other = further.draw(design.concept, hands) if hands.random() < other_hands else None
@@ -356,97 +356,17 @@ def portrait(key: int | str, size: int = 64, looked: float = 0.0) -> Scene:
     rng = rng_for("portrait", key)
     designs = _portrait_cast(rng)
     count = len(designs)
-    spots, _ = _arrange(rng, count)
+    spots, _ = arrange(rng, count)
     background = next(b for b in iter(lambda: backgrounds.choose(rng), None) if b.kind != "pattern")
     canvas = backgrounds.draw(background.name, rng, size)
     objects = []
     for i, (design, spot) in enumerate(zip(designs, spots, strict=True)):
         look = random_look(design, rng_for("look", key, i), looked)
         sprite = looks.looked(design.id, look) if look else design.id
-        box = paste(canvas, sprite, _posed(random_placement(rng, *spot), spot, count))
+        box = paste(canvas, sprite, upright(random_placement(rng, *spot), spot, count))
         assert box is not None
         phrase = article(look.describe(design.concept) if look else design.concept)
         objects.append(SceneObject(design.id, design.concept, phrase, box, look.id if look else None))
     words = " and ".join(thing.phrase for thing in objects)
     caption = str(rng.choice(OPENINGS)).format(f"{words} {background.phrase}")
     return Scene(np.clip(canvas, 0, 255).astype(np.uint8), caption, tuple(objects), background)
-
-
-def _worded(phrase: str, concept: str, look: Look | None) -> list[tuple[Design, str | None, str, float]]:
-    """What `describe` can have meant by a phrase: design, recolouring and size word ("" for none), and how likely."""
-    sizes = ("", *(word for _, words in SIZE_WORDS for word in words))
-    found = []
-    for design in sprites.load().members(concept, "train"):
-        if look:
-            if look.second and not sprites.load().has_second(design.id):
-                continue
-            for style, styled in [("", 0.45), *((word, 0.55 / 2) for word in STYLE_WORDS[design.style])]:
-                for size in sizes:
-                    if article(" ".join(filter(None, (size, style, look.describe(concept))))) == phrase:
-                        found.append((design, None, size, styled))
-            continue
-        for recolor in (None, *RECOLORS):
-            rarity = 0.07 / len(RECOLORS) if recolor else 0.93
-            colors = [(recolor, 1.0)] if recolor else [("", 0.45), (" and ".join(design.colors), 0.55)]
-            for style, styled in [("", 0.45), *((word, 0.55 / 2) for word in STYLE_WORDS[design.style])]:
-                for color, colored in colors:
-                    for size in sizes:
-                        if article(" ".join(filter(None, (size, style, color, concept)))) == phrase:
-                            found.append((design, recolor, size, rarity * styled * colored))
-    return found
-
-
-def _cumulative(meant: Sequence[tuple[Design, str | None, str, float]], pose: bool) -> np.ndarray:
-    """Chances of what a phrase can mean, added up: even among the concept's designs, or mostly its usual one."""
-    even = 1 / len(sprites.load().members(meant[0][0].concept, "train"))
-    prior = [(1 - USUAL) * even + USUAL * (m[0] == usual(m[0].concept)) if pose else even for m in meant]
-    chances = np.cumsum([m[-1] * p for m, p in zip(meant, prior, strict=True)])
-    return chances / chances[-1]
-
-
-def _sized(scale: float, size: str, rng: np.random.Generator) -> bool:
-    """Whether a sprite of this scale would have been given this size word, drawn with `describe`'s chances."""
-    words = next(names for limit, names in SIZE_WORDS if scale <= limit)
-    return size in words if size else not words or bool(rng.random() < 0.4)
-
-
-def redraw(scene: Scene, key: int | str, number: int, posed: float = 0.0) -> np.ndarray:
-    """More pictures for a scene's caption, uint8 [number, size, size, 3]: what the composer would draw given its words.
-
-    Each has a design, size, place, turn, light, background drawing and, where the caption names none, relation of its
-    own; the designs are training ones. `posed` is that of `compose`; every look is one that the caption says.
-    """
-    subjects = [o for o in scene.objects if o.design]
-    worn = next((o.concept for o in scene.objects if not o.design), None)
-    wanted = [Look.parse(o.look) if o.look else None for o in subjects]
-    meant = [_worded(o.phrase, o.concept, look) for o, look in zip(subjects, wanted, strict=True)]
-    chances = {pose: [_cumulative(of, pose) for of in meant] for pose in (False, True)}
-    images = []
-    for i in range(number):
-        rng = rng_for("redraw", key, i)
-        placed: list[tuple[str, Placement]] = []
-        while len(placed) < len(subjects):
-            placed = []
-            pose = bool(rng.random() < posed)
-            spots, relation = _arrange(rng, len(subjects))
-            if scene.relation not in (None, relation):
-                continue
-            for of, chance, spot, look in zip(meant, chances[pose], spots, wanted, strict=True):
-                design, recolor, size, _ = of[min(int(np.searchsorted(chance, rng.random(), "right")), len(of) - 1)]
-                at = random_placement(rng, *spot, jitter=0.03)
-                if pose and (len(subjects) > 1 or at.scale > SIZE_WORDS[1][0]):
-                    at = _posed(at, spot, len(subjects))
-                if not _sized(at.scale, size, rng) or (worn and not 0.45 < at.scale < 0.8):
-                    break
-                sprite = looks.looked(design.id, look) if look else design.id
-                placed.append((sprite, dataclasses.replace(at, recolor=recolor)))
-        canvas = backgrounds.draw(scene.background.name, rng, scene.image.shape[0])
-        for design_id, at in placed:
-            paste(canvas, design_id, at)
-        if worn:
-            drawing = sprites.load().members(worn, "train")
-            paste(canvas, drawing[int(rng.integers(len(drawing)))].id, accessory_placement(worn, placed[0][1]))
-        if scene.style:
-            canvas = apply_style(canvas, scene.style)
-        images.append(np.clip(canvas, 0, 255).astype(np.uint8))
-    return np.stack(images)
