@@ -12,8 +12,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from atomic import whole_file
 from curation.output.tally import Tally
-from curation.output.writer import COMPRESSION, Layout, atomic, write_json, write_tables
+from curation.output.writer import COMPRESSION, Layout, write_json, write_tables
 from curation.records import Failure, Sample, arrow_schema, to_arrow
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def write_failures(path: Path, failures: Sequence[Failure]) -> None:
     import pyarrow.parquet as pq
 
     rows = [{**asdict(f.sample), "reason": f.reason, "detail": f.detail, "transient": f.transient} for f in failures]
-    with atomic(path) as unfinished:
+    with whole_file(path) as unfinished:
         pq.write_table(pa.Table.from_pylist(rows, failures_schema()), unfinished, compression=COMPRESSION)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from atomic import whole_file
 from curation.errors import UserError as CurationError
 from figures import Figure, emit
 from umm_bench.commands import quiet_libraries, run_command
@@ -69,9 +69,8 @@ def write_figures(figures: Sequence[Figure], path: Path = FIGURES) -> None:
     """Replace the figures of these names and keep all others; whole or not at all."""
     rows = (read_figures(path) if path.exists() else {}) | {f.name: f.as_dict() for f in figures}
     lines = ",\n".join(json.dumps(rows[name], ensure_ascii=False) for name in sorted(rows))
-    partial = path.with_suffix(".part")
-    partial.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-    os.replace(partial, path)
+    with whole_file(path) as unfinished:
+        unfinished.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atomic import whole_folder
 from umm_bench.commands import run_command
 from umm_bench.errors import UserError
 
@@ -79,8 +80,6 @@ def publish(recipe: Recipe, folder: Path, runs: list[dict[str, Any]], shipped: b
 
     Beside each lies training.json, {name: runs}; a shipped `sd` has its VAE's and CLIP's there too.
     """
-    from umm_bench.mini.recipes.common import replace_folder  # torch, as in _halve
-
     name = recipe.name
 
     def save(target: Path) -> None:
@@ -100,11 +99,8 @@ def publish(recipe: Recipe, folder: Path, runs: list[dict[str, Any]], shipped: b
     if name == "decoder" and shipped:
         return [ship("sd", save)]
     if name not in NAMES or not shipped:
-        unfinished = folder / "model.part"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        save(unfinished)
-        replace_folder(unfinished, folder / "model")
+        with whole_folder(folder / "model") as unfinished:
+            save(unfinished)
         return [folder / "model", *([ship(f"parts/{name}", save)] if shipped else [])]
     written = [ship(name, save)]
     if name == "sd":
@@ -117,18 +113,13 @@ def ship(name: str, save: Callable[[Path], None]) -> Path:
 
     What was there goes, its card and a detector's operating point too: they were measured on other weights.
     """
-    from umm_bench.mini.recipes.common import replace_folder  # torch, as in _halve
-
     final = WEIGHTS / name
-    temporary = final.with_name(f".{final.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save(temporary)
-    for weights in temporary.rglob("*.safetensors"):
-        _halve(weights)
-    for config in temporary.rglob("config.json"):
-        _forget_origin(config)
-    replace_folder(temporary, final)
+    with whole_folder(final) as unfinished:
+        save(unfinished)
+        for weights in unfinished.rglob("*.safetensors"):
+            _halve(weights)
+        for config in unfinished.rglob("config.json"):
+            _forget_origin(config)
     return final
 
 
