@@ -52,6 +52,13 @@ def shards_to_retry(layout: Layout) -> list[int]:
     return [index for index in listed if any(failure.transient for failure in read_failures(layout, index))]
 
 
+def is_ahead(layout: Layout, index: int) -> bool:
+    """Whether a shard has pairs that its tally does not know of: a retry was killed between its two writes."""
+    import pyarrow.parquet as pq
+
+    return pq.read_metadata(layout.shard(index)).num_rows > layout.tally(index).pairs
+
+
 def write_failures(path: Path, failures: Sequence[Failure]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -28,6 +28,7 @@ def finish(layout: Layout, config: BuildConfig, head: dict[str, Any]) -> Tally:
     from curation.output.report import Report
 
     tally = drop_duplicates_across_shards(layout, config)
+    tally.check(str(layout.root))
     write_concept_counts(layout)
     write_text(layout.card, card_text(tally, head))
     report = Report(layout, tally, head, seed=config.seed)
