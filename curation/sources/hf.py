@@ -39,7 +39,15 @@ class HfSource:
         builder = open_builder(self._input, self._config.subset)
         split = choose_split(sorted(builder.config.data_files or {}), self._config.split, self._input)
         stream = open_stream(self._input, self._config.subset, split)
-        mapping = choose_columns(first_schema(stream, self._input), self._config, self._input)
+        left_out = files_in_no_split(self._input, builder) if self._config.subset is None else ()
+        try:
+            mapping = choose_columns(first_schema(stream, self._input), self._config, self._input)
+        except UserError as error:
+            if not left_out:
+                raise
+            raise UserError(
+                f"{error}; {len(left_out)} files such as {left_out[0]} are left out: {WHY_LEFT_OUT}"
+            ) from None
         size = content_number(builder, split)
         shards: list[Shard] = [
             HfShard(
@@ -54,8 +62,8 @@ class HfSource:
             )
             for index in range(stream.num_shards)
         ]
-        left_out = files_in_no_split(self._input, builder) if self._config.subset is None else ()
-        return [*shards, *([LeftOutShard(left_out)] if left_out else [])]
+        pictures = tuple(name for name in left_out if not is_metadata(name))
+        return [*shards, *([LeftOutShard(pictures)] if pictures else [])]
 
 
 @dataclass(frozen=True)
@@ -161,9 +169,14 @@ def files_in_no_split(input: str, builder: datasets.DatasetBuilder) -> tuple[str
     return tuple(
         file.name
         for file in find_files(input)
-        if (is_picture(file.name) or is_table(file.name)) and not PurePath(file.name).name.startswith("metadata.")
+        if is_picture(file.name) or is_table(file.name)
         if os.path.realpath(file.url.removeprefix("file://")) not in taken
     )
+
+
+def is_metadata(name: str) -> bool:
+    """Whether a file has no rows of its own, but tells of the pictures beside it."""
+    return PurePath(name).name.startswith("metadata.")
 
 
 def says_files(card: str) -> bool:

@@ -11,7 +11,7 @@ from curation.sources.base import BrokenShard, Shard
 from curation.sources.dialects import IMAGE_SUFFIXES
 from curation.sources.files import File, exists, find_files
 from curation.sources.image_files import files_shards
-from curation.sources.names import split_name
+from curation.sources.names import is_picture, split_name
 from curation.sources.tables import SUFFIXES, is_table
 from curation.sources.url_list import list_shards
 from curation.sources.webdataset import TarShard
@@ -42,6 +42,8 @@ class LaionSource:
         lists = [file for file in files if is_table(file.name)]
         if lists:
             return list_shards(lists, self._config)
+        if any(is_picture(file.name) for file in files):  # of kinds that are not read
+            return files_shards(files, self._config)
         raise UserError(
             f"--input {self._input}: found no .tar, no images and no list ({', '.join(SUFFIXES)}); "
             "name a folder or glob of img2dataset output, or LAION's URL lists"

@@ -69,9 +69,10 @@ def stem_of(name: str) -> str:
     return unicodedata.normalize("NFC", split_name(name)[0])
 
 
-def are_related(stem: str, other: str) -> bool:
-    """Whether WebDataset may see one row in them."""
-    return stem == other or stem.startswith(f"{other}.") or other.startswith(f"{stem}.")
+def webdataset_key(name: str) -> str:
+    """Up to the first dot of the last part."""
+    folder, slash, last = stem_of(name).rpartition("/")
+    return f"{folder}{slash}{last.partition('.')[0]}"
 
 
 def group_rows(members: Iterable[tuple[str, Content]]) -> Iterator[Group[Content]]:
@@ -113,7 +114,7 @@ def picture_rows(stem: Stem[Content], texts: dict[str, list[Content]]) -> Iterat
             reason = "row_with_two_texts"
         seen.add(name)
         parts = {suffix: content} | {kind: contents[0] for kind, contents in texts.items()}
-        yield Group(stem.name if len(stem.pictures) == 1 else name, parts, reason)
+        yield Group(split_name(name)[0] if len(stem.pictures) == 1 else name, parts, reason)
 
 
 def text_owner(stems: dict[str, Stem[Content]], key: str, kind: str) -> str | None:

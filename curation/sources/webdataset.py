@@ -16,12 +16,21 @@ from curation.records import BadRow, Sample
 from curation.sources.base import count_by_reading
 from curation.sources.dialects import find_columns, to_sample
 from curation.sources.files import open_file
-from curation.sources.names import PICTURES, Group, are_related, group_rows, is_hidden, is_member, is_picture, stem_of
+from curation.sources.names import (
+    PICTURES,
+    Group,
+    group_rows,
+    is_hidden,
+    is_member,
+    is_picture,
+    stem_of,
+    webdataset_key,
+)
 from curation.sources.text import decode_text, read_json
 
 MAX_TEXT_BYTES = 1 << 20
-# Of names that all begin alike ("v1", "v1.0001", "v1.0002"); more are taken for rows of their own.
-MAX_MEMBERS = 64
+# Of one WebDataset key. Names that all begin alike ("v1.0001.jpg", "v1.0002.jpg") are rows of their own.
+MAX_MEMBERS = 32
 
 # What came of reading one member.
 Content = bytes | BadRow
@@ -52,7 +61,6 @@ class TarShard:
     def _groups(self, contents: bool = True) -> Iterator[Group[Content] | BadRow]:
         """One a row."""
         members: list[tuple[str, Content]] = []
-        base = last = ""
         for item in self._members(contents):
             if isinstance(item, BadRow):
                 if item.reason == "broken_tar":
@@ -61,15 +69,17 @@ class TarShard:
                     members, item = [], replace(item, rows=max(1, unsure))
                 yield item
                 continue
-            stem = stem_of(item[0])
-            is_full = len(members) >= MAX_MEMBERS and stem != last
-            if members and (is_full or not are_related(stem, base)):
+            if members and self._ends(members, item[0]):
                 yield from group_rows(members)
                 members = []
-            base = min(base, stem, key=len) if members else stem
-            last = stem
             members.append(item)
         yield from group_rows(members)
+
+    def _ends(self, members: list[tuple[str, Content]], name: str) -> bool:
+        """Whether a row ends before the member of this name."""
+        last = members[-1][0]
+        is_full = len(members) >= MAX_MEMBERS and stem_of(name) != stem_of(last)
+        return is_full or webdataset_key(name) != webdataset_key(last)
 
     def _members(self, contents: bool) -> Iterator[tuple[str, Content] | BadRow]:
         """(name, content) of each useful member; a broken tar ends with a `BadRow`."""

@@ -25,7 +25,7 @@ REAL = Path(__file__).parents[3] / "shared" / "data" / "laion" / "laion400m-10k.
         ("a &lt;i&gt;red&lt;/i&gt; fox &amp; hare", "a red fox & hare"),
         ("a fox &amp;amp; a hare", "a fox & a hare"),
         ("a fox &amp;amp;amp;amp; a hare", "a fox & a hare"),
-        ("a fox&amp;#39;s &amp;quot;red&amp;quot; tail", "a fox's \"red\" tail"),
+        ("a fox&amp;#39;s &amp;quot;red&amp;quot; tail", 'a fox\'s "red" tail'),
         ("a &amp;lt;b&amp;gt;red&amp;lt;/b&amp;gt; fox", "a red fox"),
         ("a red &amp;nbsp; fox &ampamp; hare", "a red fox & hare"),
         ("<script>alert('x')</script>a red fox", "a red fox"),
