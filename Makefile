@@ -1,9 +1,9 @@
-# make bench | test | lint | mini - each sets up what it needs.
+# make bench | test | fuzz | lint | mini - each sets up what it needs.
 PYTHON ?= python3
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: bench test lint mini clean
+.PHONY: bench test fuzz lint mini clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv .venv
@@ -17,6 +17,10 @@ bench: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(PY) -m pytest
+
+# 10,000 inputs of each kind, new ones each time; what became of them is printed at the end.
+fuzz: $(INSTALLED)
+	UMM_FUZZ=1 $(PY) -m pytest tests/fuzz
 
 lint: $(INSTALLED)
 	$(PY) -m ruff check .
