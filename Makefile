@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 OLDEST := .venv-oldest/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help bench test test-slow test-oldest lint smoke docs mini clean
+.PHONY: help bench test test-slow test-oldest fuzz lint smoke docs mini clean
 
 help: ## this list; each target sets up what it needs
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -29,6 +29,9 @@ test-oldest: ## the tests with the oldest releases that are supported, in .venv-
 	test -x $(OLDEST) || $(PYTHON) -m venv .venv-oldest
 	$(OLDEST) $(PIP) -c constraints-oldest.txt -e ".[test]"
 	$(OLDEST) -m pytest
+
+fuzz: $(INSTALLED) ## 10,000 inputs of each kind, new ones each time, and what became of them
+	UMM_FUZZ=1 $(PY) -m pytest tests/fuzz
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(PY) -m ruff check .

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 # Raised whenever the same arguments would give other rows: an old half-built folder is then not resumed.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 def option(

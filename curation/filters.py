@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from curation.config import BuildConfig
 from curation.errors import Rejected
 from curation.records import Box, Sample
+from curation.safety import judge
 
 
 def check_scores(sample: Sample, config: BuildConfig) -> None:
     """LAION's published cut-offs, applied where the corpus has the column; a missing score passes."""
-    if sample.nsfw is not None and sample.nsfw.upper() == "NSFW":
-        raise Rejected("flagged_nsfw")
-    if sample.punsafe is not None and sample.punsafe > config.max_punsafe:
+    if sample.nsfw is not None:
+        judge(sample.nsfw, config.max_punsafe)
+    if sample.punsafe is not None and not sample.punsafe <= config.max_punsafe:  # NaN is not safe
         raise Rejected("unsafe_score", f"{sample.punsafe:.2f}")
     if sample.pwatermark is not None and sample.pwatermark > config.max_pwatermark:
         raise Rejected("watermark_score", f"{sample.pwatermark:.2f}")

@@ -81,7 +81,7 @@ class ShardMiner:
         self, rows: Iterable[Sample | BadRow], limit: int | None = None
     ) -> Iterator[tuple[list[Candidate], Tally]]:
         """Chunk by chunk, the rows that the detector has to see, and what became of the others."""
-        wanted = islice(rows, limit)
+        wanted = iter(rows) if limit is None else up_to(rows, limit)
         ahead: deque[tuple[list[Candidate], list[Future[bytes]], Tally]] = deque()
         while chunk := list(islice(wanted, CHUNK_ROWS)):
             ahead.append(self._begin(chunk))
@@ -115,12 +115,14 @@ class ShardMiner:
 
     def _caption(self, chunk: Sequence[Sample | BadRow]) -> list[Candidate]:
         """The rows with phrases, in a new chunk's tally."""
-        self._chunk_tally = Tally(rows_read=len(chunk), given=self._given)
+        self._chunk_tally = Tally(given=self._given)
         candidates = []
         for row in chunk:
             if isinstance(row, BadRow):
-                self._chunk_tally.reject_row(Rejected(row.reason, row.detail), row.key)
+                self._chunk_tally.rows_read += row.rows
+                self._chunk_tally.reject_row(Rejected(row.reason, row.detail, rows=row.rows), row.key)
             else:
+                self._chunk_tally.rows_read += 1
                 candidates.append(Candidate(row, row.caption))
         return self._take_phrases(self._check_row(candidates))
 
@@ -255,6 +257,17 @@ class ShardMiner:
             pairs += own
         self.tally.pairs += len(pairs)
         return pairs
+
+
+def up_to(rows: Iterable[Sample | BadRow], limit: int) -> Iterator[Sample | BadRow]:
+    """The first ``limit`` rows, of which one item may stand for several."""
+    for row in rows:
+        if isinstance(row, BadRow):
+            row = replace(row, rows=min(row.rows, limit))
+        yield row
+        limit -= row.rows if isinstance(row, BadRow) else 1
+        if limit <= 0:
+            return
 
 
 def fetch_policy(config: BuildConfig) -> FetchPolicy:

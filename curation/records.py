@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Sample:
     """One (image, caption) of a corpus, as found. Exactly one of ``image`` and ``url`` may be missing.
 
-    ``nsfw`` is LAION-400M's word (UNLIKELY, UNSURE, NSFW); scores are None where the corpus has none.
+    ``nsfw`` is what the corpus says of its safety besides ``punsafe``, see `curation.safety`; scores are None where the
+    corpus has none.
     """
 
     key: str
@@ -31,11 +32,15 @@ class Sample:
 
 @dataclass(frozen=True)
 class BadRow:
-    """A row that the source could not read. Its texts are made fit for UTF-8, as nobody can say what is in them."""
+    """A row that the source could not read, or ``rows`` of them that the same damage took.
+
+    Its texts are made fit for UTF-8, as nobody can say what is in them.
+    """
 
     key: str
     reason: str
     detail: str = ""
+    rows: int = 1
 
     def __post_init__(self) -> None:
         for name in ("key", "detail"):

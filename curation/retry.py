@@ -12,8 +12,9 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from atomic import whole_file
 from curation.output.tally import Tally
-from curation.output.writer import COMPRESSION, Layout, atomic, write_json, write_tables
+from curation.output.writer import COMPRESSION, Layout, write_json, write_tables
 from curation.records import Failure, Sample, arrow_schema, to_arrow
 
 if TYPE_CHECKING:
@@ -51,12 +52,19 @@ def shards_to_retry(layout: Layout) -> list[int]:
     return [index for index in listed if any(failure.transient for failure in read_failures(layout, index))]
 
 
+def is_ahead(layout: Layout, index: int) -> bool:
+    """Whether a shard has pairs that its tally does not know of: a retry was killed between its two writes."""
+    import pyarrow.parquet as pq
+
+    return pq.read_metadata(layout.shard(index)).num_rows > layout.tally(index).pairs
+
+
 def write_failures(path: Path, failures: Sequence[Failure]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rows = [{**asdict(f.sample), "reason": f.reason, "detail": f.detail, "transient": f.transient} for f in failures]
-    with atomic(path) as unfinished:
+    with whole_file(path) as unfinished:
         pq.write_table(pa.Table.from_pylist(rows, failures_schema()), unfinished, compression=COMPRESSION)
 
 

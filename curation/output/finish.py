@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from atomic import whole_file
 from curation.config import BuildConfig
 from curation.language.concepts import count_concepts
 from curation.output.tally import Tally
-from curation.output.writer import COMPRESSION, Layout, atomic, file_digest, write_json, write_tables, write_text
+from curation.output.writer import COMPRESSION, Layout, file_digest, write_json, write_tables, write_text
 from curation.vision.dedup import DuplicateIndex
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def finish(layout: Layout, config: BuildConfig, head: dict[str, Any]) -> Tally:
     from curation.output.report import Report
 
     tally = drop_duplicates_across_shards(layout, config)
+    tally.check(str(layout.root))
     write_concept_counts(layout)
     write_text(layout.card, card_text(tally, head))
     report = Report(layout, tally, head, seed=config.seed)
@@ -111,5 +113,5 @@ def write_concept_counts(layout: Layout) -> None:
             yield from zip(*(column.to_pylist() for column in table.columns), strict=True)
 
     schema = pa.schema([("concept", pa.string()), ("count", pa.int64()), ("words", pa.int32())])
-    with atomic(layout.concept_counts) as unfinished:
+    with whole_file(layout.concept_counts) as unfinished:
         pq.write_table(pa.Table.from_pylist(count_concepts(rows()), schema), unfinished, compression=COMPRESSION)

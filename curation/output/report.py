@@ -86,8 +86,8 @@ def bars(counts: Iterable[tuple[str, int]], top: int | None = None) -> list[Bar]
 def funnel(tally: Tally) -> list[Bar]:
     """What is left after each stage: rows by stage of their rejection, in the pipeline's order."""
     stages = {
-        "readable": ("row_", "member_", "broken_"),
-        "safe by the corpus' scores": ("flagged_", "unsafe_", "watermark_", "low_"),
+        "readable": ("row_", "member_", "broken_", "tar_", "file_"),
+        "safe by the corpus' scores": ("flagged_", "unsafe_", "safety_", "watermark_", "low_"),
         "captions with phrases": ("caption_",),
         "images": ("fetch_", "image_"),
         "no duplicates": ("duplicate_",),

@@ -10,14 +10,14 @@ from typing import Any
 
 from PIL import Image
 
-from curation.errors import Rejected
+from curation.errors import Rejected, UserError
 from curation.vision.images import thumbnail
 
 EXAMPLES_PER_REASON = 3
 EXAMPLE_CHARS = 160
 EXAMPLE_PIXELS = 112
 # These rows were refused for what their pictures show.
-UNSHOWN = frozenset({"flagged_nsfw", "unsafe_score"})
+UNSHOWN = frozenset({"flagged_nsfw", "unsafe_score", "safety_unreadable"})
 
 # Gives the picture of a row for its thumbnail, None where it cannot be decoded; called only for a row that is kept
 # as an example.
@@ -47,7 +47,7 @@ class Tally:
     given: Counter[str] = field(default_factory=Counter, compare=False, repr=False)
 
     def reject_row(self, rejection: Rejected, text: str, picture: Picture | None = None) -> None:
-        self.row_reasons[rejection.reason] += 1
+        self.row_reasons[rejection.reason] += rejection.rows
         self._remember(rejection, text, picture)
 
     def reject_phrase(self, rejection: Rejected, text: str, picture: Picture | None = None) -> None:
@@ -64,6 +64,27 @@ class Tally:
         for reason, texts in other.examples.items():
             known = self.examples.setdefault(reason, [])
             known.extend(texts[: EXAMPLES_PER_REASON - len(known)])
+
+    def check(self, where: str, rows: int | None = None) -> None:
+        """
+        Args:
+            rows: how many there were to read, where that is known.
+
+        Raises:
+            UserError: the law does not hold, or rows are missing.
+        """
+        placed = self.rows_kept + self.row_reasons.total()
+        if not self.rows_read == placed == (placed if rows is None else rows):
+            there = "" if rows is None else f" of {rows} there"
+            raise UserError(
+                f"{where}: {self.rows_read} rows{there} were read, and {placed} were kept or have a reason; the input "
+                "changed during the build, or this is a bug to report. Nothing was finished: choose another --output"
+            )
+        phrases = self.pairs + self.phrase_reasons.total()
+        if self.phrases != phrases:
+            raise UserError(
+                f"{where}: {self.phrases} phrases were found, and {phrases} were kept or have a reason: a bug to report"
+            )
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -7,13 +7,13 @@ import fcntl
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atomic import whole_file
 from curation.errors import UserError
 from curation.output.tally import Tally
 from curation.records import Pair, arrow_schema, to_arrow
@@ -68,29 +68,14 @@ class Layout:
         return Tally.from_json(state)
 
 
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """A path to write to; it takes the name ``path`` when the block ends well, and is gone otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own: a worker that was thought dead may still be at the same file.
-    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        yield unfinished
-        with unfinished.open("rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-
-
 def remove_unfinished(root: Path) -> None:
-    """Deletes what `atomic` could not, as its process was killed."""
+    """Deletes what `whole_file` could not, as its process was killed."""
     for leftover in root.rglob("*.tmp"):
         leftover.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    with atomic(path) as unfinished:
+    with whole_file(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
 
 
@@ -115,7 +100,7 @@ def write_shard(path: Path, chunks: Iterator[list[Pair]]) -> Iterator[int]:
 def write_tables(path: Path, tables: Iterator[pa.Table], schema: pa.Schema) -> Iterator[int]:
     import pyarrow.parquet as pq
 
-    with atomic(path) as unfinished, pq.ParquetWriter(unfinished, schema, compression=COMPRESSION) as writer:
+    with whole_file(path) as unfinished, pq.ParquetWriter(unfinished, schema, compression=COMPRESSION) as writer:
         for table in tables:
             if table.num_rows:
                 writer.write_table(table)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from itertools import islice
 from typing import Protocol
 
 from curation.config import BuildConfig
@@ -76,7 +75,12 @@ class Source(Protocol):
 
 def count_by_reading(rows: Iterator[Sample | BadRow], at_most: int) -> int:
     """`Shard.count` for those who have no shorter way."""
-    return sum(1 for _ in islice(rows, at_most))
+    total = 0
+    for row in rows:
+        total += row.rows if isinstance(row, BadRow) else 1
+        if total >= at_most:
+            return at_most
+    return total
 
 
 def open_source(config: BuildConfig) -> Source:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import glob
 import io
+import os
+import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import fsspec
 from fsspec import AbstractFileSystem
+from fsspec.implementations.local import LocalFileSystem
 
 from curation.errors import UserError
+from curation.sources.names import is_hidden
 
 
 @dataclass(frozen=True)
@@ -25,28 +30,71 @@ class File:
 def find_files(input: str) -> list[File]:
     """All files under a folder, the file, or the files that a glob names, in a fixed order; hidden ones left out.
 
+    Links on this machine are followed, to wherever they lead: they are in what the user named. A link to nothing is
+    there as well, for its row to say so; a folder that is reached twice is read once.
+
     Raises:
         UserError: nothing there, or no way to look there.
     """
     try:
         fs, path = fsspec.core.url_to_fs(input)
         if fs.isdir(path):
-            root, found = path, fs.find(path, detail=True)
+            root, sizes = path, walk(path) if isinstance(fs, LocalFileSystem) else sizes_of(fs.find(path, detail=True))
         elif fs.isfile(path):
-            root, found = path.rpartition("/")[0], {path: fs.info(path)}
+            root, sizes = path.rpartition("/")[0], {path: int(fs.info(path).get("size") or 0)}
         else:
-            root, found = fixed_part(path), fs.glob(path, detail=True)
+            found = fs.glob(path, detail=True)
+            root, sizes = fixed_part(path), local_sizes(found) if isinstance(fs, LocalFileSystem) else sizes_of(found)
     except (OSError, ValueError, ImportError) as error:  # unknown protocol, missing package, refused
         raise UserError(f"--input {input}: {' '.join(str(error).split())}") from error
-    if not found:
+    if not sizes:
         raise UserError(f"--input {input}: no such file or folder, or an empty one")
     return [
-        File(fs.unstrip_protocol(path), name, int(about.get("size") or 0))
-        for path, about in sorted(found.items())
-        if about["type"] == "file"
+        File(fs.unstrip_protocol(path), name.encode("utf-8", "backslashreplace").decode(), size)
+        for path, size in sorted(sizes.items())
         for name in [path.removeprefix(root).lstrip("/")]
-        if not any(part.startswith(".") for part in name.split("/"))
+        if not is_hidden(name)
     ]
+
+
+def sizes_of(found: dict[str, Any]) -> dict[str, int]:
+    return {path: int(about.get("size") or 0) for path, about in found.items() if about["type"] == "file"}
+
+
+def local_sizes(paths: Iterable[str]) -> dict[str, int]:
+    """Of the files, and of the links that lead nowhere; folders, pipes and devices left out."""
+    sizes = {}
+    for path in paths:
+        try:
+            about = os.stat(path)
+        except OSError:
+            sizes[path] = 0
+        else:
+            if stat.S_ISREG(about.st_mode):
+                sizes[path] = about.st_size
+    return sizes
+
+
+def walk(root: str) -> dict[str, int]:
+    """
+    Raises:
+        OSError: a folder that cannot be looked into.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    sizes: dict[str, int] = {}
+    seen: set[str] = set()
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=refuse):
+        real = os.path.realpath(folder)
+        if real in seen:  # by another link, or round in a circle
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not is_hidden(name))
+        sizes |= local_sizes(os.path.join(folder, name) for name in files)
+    return sizes
 
 
 def fixed_part(path: str) -> str:
@@ -68,8 +116,10 @@ def open_file(url: str) -> InputStream:
     Raises:
         UserError: it cannot be opened, and from the stream: it cannot be read any further.
     """
+    local = url.removeprefix("file://")
     try:
-        return InputStream(url, fsspec.open(url, "rb").open())
+        # A file's name may hold what fsspec takes for a pattern or for a chain of URLs.
+        return InputStream(url, open(local, "rb") if local != url else fsspec.open(url, "rb").open())
     except Exception as error:  # every protocol has errors of its own
         raise unreadable(url, error) from error
 

@@ -6,20 +6,25 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from curation.config import BuildConfig
 from curation.errors import UserError
 from curation.records import BadRow, Sample
-from curation.sources.base import count_by_reading
+from curation.safety import COLUMNS, squash
+from curation.sources.base import Shard, count_by_reading
 from curation.sources.dialects import image_bytes, map_columns, require_columns, to_sample
-from curation.sources.files import unreadable
+from curation.sources.files import find_files, unreadable
 from curation.sources.image_files import read_file
-from curation.sources.tables import BATCH_ROWS, batch_rows
+from curation.sources.names import is_picture
+from curation.sources.tables import BATCH_ROWS, batch_rows, is_table
 
 if TYPE_CHECKING:
     import datasets
     import pyarrow as pa
+
+WHY_LEFT_OUT = "`datasets` takes only files named after a split, as another here is; --source folder takes all"
 
 
 class HfSource:
@@ -30,13 +35,21 @@ class HfSource:
         self._input = input
         self._config = config
 
-    def shards(self) -> Sequence[HfShard]:
+    def shards(self) -> Sequence[Shard]:
         builder = open_builder(self._input, self._config.subset)
         split = choose_split(sorted(builder.config.data_files or {}), self._config.split, self._input)
         stream = open_stream(self._input, self._config.subset, split)
-        mapping = choose_columns(first_schema(stream, self._input), self._config, self._input)
+        left_out = files_in_no_split(self._input, builder) if self._config.subset is None else ()
+        try:
+            mapping = choose_columns(first_schema(stream, self._input), self._config, self._input)
+        except UserError as error:
+            if not left_out:
+                raise
+            raise UserError(
+                f"{error}; {len(left_out)} files such as {left_out[0]} are left out: {WHY_LEFT_OUT}"
+            ) from None
         size = content_number(builder, split)
-        return [
+        shards: list[Shard] = [
             HfShard(
                 input=self._input,
                 subset=self._config.subset,
@@ -49,6 +62,31 @@ class HfSource:
             )
             for index in range(stream.num_shards)
         ]
+        pictures = tuple(name for name in left_out if not is_metadata(name))
+        return [*shards, *([LeftOutShard(pictures)] if pictures else [])]
+
+
+@dataclass(frozen=True)
+class LeftOutShard:
+    """Files of a folder that `datasets` puts in no split."""
+
+    names: tuple[str, ...]
+    name: str = "left-out"
+
+    @property
+    def size(self) -> int:
+        return len(self.names)
+
+    @property
+    def rows(self) -> int:
+        return len(self.names)
+
+    def read(self) -> Iterator[Sample | BadRow]:
+        for name in self.names:
+            yield BadRow(name, "file_in_no_split", WHY_LEFT_OUT)
+
+    def count(self, at_most: int) -> int:
+        return min(at_most, self.rows)
 
 
 @dataclass(frozen=True)
@@ -72,10 +110,12 @@ class HfShard:
     def read(self) -> Iterator[Sample | BadRow]:
         index = 0
         try:
-            for table in tables(open_stream(self.input, self.subset, self.split).shard(self.parts, self.index)):
+            stream = open_stream(self.input, self.subset, self.split).shard(self.parts, self.index)
+            labels = safety_labels(stream)
+            for table in tables(stream):
                 for batch in table.to_batches():
                     for row in batch_rows(batch):
-                        yield self._row(row, f"{self.name}:{index:06d}")
+                        yield self._row(named_labels(row, labels), f"{self.name}:{index:06d}")
                         index += 1
         except UserError:
             raise
@@ -96,15 +136,71 @@ class HfShard:
                 if isinstance(found, BadRow):
                     return found
                 image = found
-        return to_sample(row, self.mapping, key=key, max_image_bytes=self.max_image_bytes, image=image)
+        columns = {field: (column,) for field, column in self.mapping.items()}
+        return to_sample(row, columns, key=key, max_image_bytes=self.max_image_bytes, image=image)
 
     def _file(self, key: str, path: str) -> bytes | BadRow:
-        """An image beside the dataset's files; a row that names any other file of this machine is refused."""
-        local = os.path.realpath(path)
-        inside = os.path.isdir(self.input) and local.startswith(os.path.realpath(self.input) + os.sep)
-        if not inside and not path.startswith(f"hf://datasets/{self.input}@"):
+        """An image beside the dataset's files, maybe a link that lies there; a row that names any other file of this
+        machine is refused."""
+        if is_inside(self.input, path):
+            return read_file(key, f"file://{os.path.abspath(path)}", self.max_image_bytes)
+        if not path.startswith(f"hf://datasets/{self.input}@"):
             return BadRow(key, "member_unsafe_name", path)
         return read_file(key, path, self.max_image_bytes)
+
+
+def is_inside(folder: str, path: str) -> bool:
+    """Whether a file lies in a folder. What a link there leads to does not matter, but ".." must not leave it."""
+    if not os.path.isdir(folder) or "\0" in path:
+        return False
+    roots = {os.path.abspath(folder), os.path.realpath(folder)}
+    place = os.path.realpath(path) if ".." in PurePath(path).parts else os.path.abspath(path)
+    return any(place.startswith(root + os.sep) for root in roots)
+
+
+def files_in_no_split(input: str, builder: datasets.DatasetBuilder) -> tuple[str, ...]:
+    """The pictures and tables of a local folder that are in none of its splits, where no card says which files are.
+
+    One file that is called after a split ("train_station.png") makes `datasets` leave out all that are not.
+    """
+    if not os.path.isdir(input) or says_files(f"{input}/README.md"):
+        return ()
+    taken = {os.path.realpath(file) for files in (builder.config.data_files or {}).values() for file in files}
+    return tuple(
+        file.name
+        for file in find_files(input)
+        if is_picture(file.name) or is_table(file.name)
+        if os.path.realpath(file.url.removeprefix("file://")) not in taken
+    )
+
+
+def is_metadata(name: str) -> bool:
+    """Whether a file has no rows of its own, but tells of the pictures beside it."""
+    return PurePath(name).name.startswith("metadata.")
+
+
+def says_files(card: str) -> bool:
+    if not os.path.isfile(card):
+        return False
+    with open(card, encoding="utf-8", errors="replace") as stream:
+        return "data_files" in stream.read()
+
+
+def safety_labels(stream: datasets.IterableDataset) -> dict[str, list[str]]:
+    """The words that the numbers of these columns stand for."""
+    import datasets
+
+    features = (stream.features or {}).items()
+    return {name: f.names for name, f in features if isinstance(f, datasets.ClassLabel) and squash(name) in COLUMNS}
+
+
+def named_labels(row: Mapping[str, Any], labels: Mapping[str, list[str]]) -> Mapping[str, Any]:
+    words = {
+        name: names[row[name]] if 0 <= row[name] < len(names) else f"label {row[name]}"
+        for name, names in labels.items()
+        if row[name] is not None
+    }
+    return {**row, **words} if words else row
 
 
 def open_builder(input: str, subset: str | None) -> datasets.DatasetBuilder:

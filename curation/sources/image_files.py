@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,22 +10,25 @@ from dataclasses import dataclass
 from curation.config import BuildConfig
 from curation.errors import UserError
 from curation.records import BadRow, Sample
-from curation.sources.dialects import IMAGE_SUFFIXES
 from curation.sources.files import File, open_file
-from curation.sources.webdataset import MAX_TEXT_BYTES, Content, make_row, split_name
+from curation.sources.names import PICTURES, Group, group_rows, is_member, is_picture
+from curation.sources.webdataset import MAX_TEXT_BYTES, Content, make_row
+
+# Of one file; a disk that fails has other numbers.
+UNREADABLE = (errno.EACCES, errno.EPERM, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True)
 class FilesShard:
-    """Rows of one folder. ``groups`` are the files of each row, an image among them."""
+    """Rows of one folder."""
 
     name: str
-    groups: tuple[tuple[File, ...], ...]
+    groups: tuple[Group[File], ...]
     max_image_bytes: int
 
     @property
     def size(self) -> int:
-        return sum(file.size for group in self.groups for file in group)
+        return sum(file.size for group in self.groups for file in group.parts.values())
 
     @property
     def rows(self) -> int:
@@ -32,19 +36,17 @@ class FilesShard:
 
     def read(self) -> Iterator[Sample | BadRow]:
         for group in self.groups:
-            key = split_name(group[0].name)[0]
-            parts = {split_name(file.name)[1]: self._content(key, file) for file in group}
-            row = make_row(key, parts, self.max_image_bytes)
-            if isinstance(row, Sample) and len(parts) == 1:
-                row = BadRow(key, "row_without_caption")
-            yield row
+            if group.reason:
+                yield BadRow(group.key, group.reason)
+            else:
+                parts = {suffix: self._content(group.key, suffix, file) for suffix, file in group.parts.items()}
+                yield make_row(Group(group.key, parts), self.max_image_bytes)
 
     def count(self, at_most: int) -> int:
         return min(at_most, self.rows)
 
-    def _content(self, key: str, file: File) -> Content:
-        image = split_name(file.name)[1] in IMAGE_SUFFIXES
-        return read_file(key, file.url, self.max_image_bytes if image else MAX_TEXT_BYTES)
+    def _content(self, key: str, suffix: str, file: File) -> Content:
+        return read_file(key, file.url, self.max_image_bytes if suffix in PICTURES else MAX_TEXT_BYTES)
 
 
 def read_file(key: str, url: str, max_bytes: int) -> Content:
@@ -56,32 +58,28 @@ def read_file(key: str, url: str, max_bytes: int) -> Content:
         with open_file(url) as stream:
             data = stream.read(max_bytes + 1) or b""
     except UserError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return BadRow(key, "row_without_image", str(error.__cause__))
-        if isinstance(error.__cause__, PermissionError | IsADirectoryError):
-            return BadRow(key, "row_unreadable", str(error.__cause__))
+        cause = error.__cause__
+        if isinstance(cause, FileNotFoundError | NotADirectoryError):
+            return BadRow(key, "row_without_image", str(cause))
+        if isinstance(cause, OSError) and cause.errno in UNREADABLE:
+            return BadRow(key, "row_unreadable", str(cause))
         raise
     return data if len(data) <= max_bytes else BadRow(key, "member_too_large", f"over {max_bytes} bytes")
 
 
-def is_image(file: File) -> bool:
-    return split_name(file.name)[1] in IMAGE_SUFFIXES
-
-
 def files_shards(files: Sequence[File], config: BuildConfig) -> list[FilesShard]:
     """The images among ``files`` with what lies beside them; each folder is cut into shards of its own."""
-    rows: defaultdict[str, list[File]] = defaultdict(list)
+    folders: defaultdict[str, list[tuple[str, File]]] = defaultdict(list)
     for file in files:
-        key, suffix = split_name(file.name)
-        if suffix in IMAGE_SUFFIXES or suffix in ("txt", "json"):
-            rows[key].append(file)
-    folders: defaultdict[str, list[tuple[File, ...]]] = defaultdict(list)
-    for key, group in sorted(rows.items()):
-        if any(is_image(file) for file in group):
-            folders[key.rpartition("/")[0]].append(tuple(group))
+        if is_member(file.name):
+            folders[file.name.rpartition("/")[0]].append((file.name, file))
     step = config.rows_per_shard
-    return [
-        FilesShard(f"{folder or '.'}:{start:09d}", tuple(groups[start : start + step]), config.max_image_bytes)
-        for folder, groups in folders.items()
-        for start in range(0, len(groups), step)
-    ]
+    shards = []
+    for folder, members in folders.items():
+        groups = [group for group in group_rows(members) if any(suffix in PICTURES for suffix in group.parts)]
+        assert len(groups) == sum(is_picture(name) for name, _ in members), f"pictures of {folder} are in no row"
+        shards += [
+            FilesShard(f"{folder or '.'}:{start:09d}", tuple(groups[start : start + step]), config.max_image_bytes)
+            for start in range(0, len(groups), step)
+        ]
+    return shards

@@ -7,13 +7,16 @@ from collections.abc import Sequence
 
 from curation.config import BuildConfig
 from curation.errors import UserError
-from curation.sources.base import Shard
-from curation.sources.files import exists, find_files
-from curation.sources.image_files import files_shards, is_image
-from curation.sources.tables import SUFFIXES
+from curation.sources.base import BrokenShard, Shard
+from curation.sources.dialects import IMAGE_SUFFIXES
+from curation.sources.files import File, exists, find_files
+from curation.sources.image_files import files_shards
+from curation.sources.names import is_picture, split_name
+from curation.sources.tables import SUFFIXES, is_table
 from curation.sources.url_list import list_shards
 from curation.sources.webdataset import TarShard
 
+PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -33,15 +36,20 @@ class LaionSource:
 
             return HfSource(self._input, self._config).shards()
         files = find_files(self._input)
-        tars = [file for file in files if file.name.endswith(".tar")]
-        if tars:
-            return [TarShard(file.url, file.name, file.size, self._config.max_image_bytes) for file in tars]
-        if any(is_image(file) for file in files):
-            return files_shards(files, self._config)
-        lists = [file for file in files if file.name.endswith(SUFFIXES)]
+        tars = [file for file in files if file.name.lower().endswith((".tar", *PACKED))]
+        if tars or any(split_name(file.name)[1] in IMAGE_SUFFIXES for file in files):
+            return [*(self._tar(file) for file in tars), *files_shards(files, self._config)]
+        lists = [file for file in files if is_table(file.name)]
         if lists:
             return list_shards(lists, self._config)
+        if any(is_picture(file.name) for file in files):  # of kinds that are not read
+            return files_shards(files, self._config)
         raise UserError(
             f"--input {self._input}: found no .tar, no images and no list ({', '.join(SUFFIXES)}); "
             "name a folder or glob of img2dataset output, or LAION's URL lists"
         )
+
+    def _tar(self, file: File) -> Shard:
+        if file.name.lower().endswith(PACKED):
+            return BrokenShard(file.name, file.size, "tar_compressed", "unpack it to a .tar")
+        return TarShard(file.url, file.name, file.size, self._config.max_image_bytes)

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from curation.config import BuildConfig
 from curation.errors import Rejected, UserError
 from curation.records import BadRow, Sample
 from curation.sources.base import BrokenShard, Shard
-from curation.sources.dialects import map_columns, require_columns, to_sample
+from curation.sources.dialects import find_columns, map_columns, relevant, require_columns, to_sample
 from curation.sources.files import File
-from curation.sources.tables import BrokenTable, Slice, open_table, read_slice
+from curation.sources.tables import Slice, open_table, read_slice
+from curation.sources.text import BrokenTable
 
 
 @dataclass(frozen=True)
@@ -23,21 +24,22 @@ class ListShard:
     size: int
     part: Slice
     columns: tuple[str, ...]
-    mapping: Mapping[str, str]
-    max_image_bytes: int
+    config: BuildConfig
 
     @property
     def rows(self) -> int:
         return self.part.stop - self.part.start
 
     def read(self) -> Iterator[Sample | BadRow]:
-        wanted = sorted(set(self.mapping.values()))
+        named = (self.config.image_column, self.config.caption_column)
+        wanted = relevant(self.columns, *named)
         for index, row in enumerate(read_slice(self.url, self.part, self.columns, wanted)):
             key = f"{self.name}:{index:06d}"
             if isinstance(row, Rejected):
-                yield BadRow(key, row.reason, row.detail)
+                yield BadRow(key, row.reason, row.detail, row.rows)
             else:
-                yield to_sample(row, self.mapping, key=key, max_image_bytes=self.max_image_bytes)
+                columns = find_columns(tuple(row), *named)
+                yield to_sample(row, columns, key=key, max_image_bytes=self.config.max_image_bytes)
 
     def count(self, at_most: int) -> int:
         return min(at_most, self.rows)
@@ -61,15 +63,7 @@ def list_shards(files: Sequence[File], config: BuildConfig) -> list[Shard]:
         mapping = map_columns(table.columns, config.image_column, config.caption_column)
         require_columns(mapping, table.columns, file.name)
         shards += [
-            ListShard(
-                file.url,
-                f"{file.name}:{part.start:09d}",
-                file.size,
-                part,
-                table.columns,
-                mapping,
-                config.max_image_bytes,
-            )
+            ListShard(file.url, f"{file.name}:{part.start:09d}", file.size, part, table.columns, config)
             for part in table.slices
         ]
     if len(broken) == len(files):

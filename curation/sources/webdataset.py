@@ -1,21 +1,36 @@
-"""img2dataset's WebDataset tars: members ``000000012.jpg .txt .json`` make one row. Nothing is extracted to disk."""
+"""img2dataset's WebDataset tars: members ``000000012.jpg .txt .json`` make one row. Nothing is extracted to disk.
+
+Members of a row follow one another, so that no more than a row is kept in memory.
+"""
 
 from __future__ import annotations
 
-import json
 import tarfile
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any
 
 from curation.errors import UserError
 from curation.records import BadRow, Sample
 from curation.sources.base import count_by_reading
-from curation.sources.dialects import IMAGE_SUFFIXES, map_columns, to_sample
+from curation.sources.dialects import find_columns, to_sample
 from curation.sources.files import open_file
+from curation.sources.names import (
+    PICTURES,
+    Group,
+    group_rows,
+    is_hidden,
+    is_member,
+    is_picture,
+    stem_of,
+    webdataset_key,
+)
+from curation.sources.text import decode_text, read_json
 
 MAX_TEXT_BYTES = 1 << 20
+# Of one WebDataset key. Names that all begin alike ("v1.0001.jpg", "v1.0002.jpg") are rows of their own.
+MAX_MEMBERS = 32
 
 # What came of reading one member.
 Content = bytes | BadRow
@@ -31,36 +46,43 @@ class TarShard:
     @property
     def rows(self) -> int | None:
         """Known from the headers, where jumping from one to the next is cheap."""
-        return sum(1 for _ in self._groups(contents=False)) if self.url.startswith("file:") else None
+        if not self.url.startswith("file:"):
+            return None
+        return sum(item.rows if isinstance(item, BadRow) else 1 for item in self._groups(contents=False))
 
     def read(self) -> Iterator[Sample | BadRow]:
         for item in self._groups():
-            yield item if isinstance(item, BadRow) else make_row(*item, self.max_image_bytes)
+            yield item if isinstance(item, BadRow) else make_row(item, self.max_image_bytes)
 
     def count(self, at_most: int) -> int:
-        return count_by_reading((BadRow("", "") for _ in self._groups(contents=False)), at_most)
+        bare = (item if isinstance(item, BadRow) else BadRow("", "") for item in self._groups(contents=False))
+        return count_by_reading(bare, at_most)
 
-    def _groups(self, contents: bool = True) -> Iterator[tuple[str, dict[str, Content]] | BadRow]:
-        """(key, members by suffix), one a row."""
-        group: dict[str, Content] = {}
-        current: str | None = None
+    def _groups(self, contents: bool = True) -> Iterator[Group[Content] | BadRow]:
+        """One a row."""
+        members: list[tuple[str, Content]] = []
         for item in self._members(contents):
             if isinstance(item, BadRow):
                 if item.reason == "broken_tar":
-                    current = None  # its scores may be in the lost part
+                    # The scores of the row that was being read may be in the lost part.
+                    unsure = sum(is_picture(name) for name, _ in members)
+                    members, item = [], replace(item, rows=max(1, unsure))
                 yield item
                 continue
-            key, suffix, content = item
-            if key != current:
-                if current is not None:
-                    yield current, group
-                current, group = key, {}
-            group[suffix] = content
-        if current is not None:
-            yield current, group
+            if members and self._ends(members, item[0]):
+                yield from group_rows(members)
+                members = []
+            members.append(item)
+        yield from group_rows(members)
 
-    def _members(self, contents: bool) -> Iterator[tuple[str, str, Content] | BadRow]:
-        """(key, suffix, content) of each useful member; a broken tar ends with a `BadRow`."""
+    def _ends(self, members: list[tuple[str, Content]], name: str) -> bool:
+        """Whether a row ends before the member of this name."""
+        last = members[-1][0]
+        is_full = len(members) >= MAX_MEMBERS and stem_of(name) != stem_of(last)
+        return is_full or webdataset_key(name) != webdataset_key(last)
+
+    def _members(self, contents: bool) -> Iterator[tuple[str, Content] | BadRow]:
+        """(name, content) of each useful member; a broken tar ends with a `BadRow`."""
         try:
             with open_file(self.url) as stream, tarfile.open(fileobj=stream, mode="r:") as tar:
                 for member in tar:
@@ -79,47 +101,42 @@ class TarShard:
 
     def _member(
         self, tar: tarfile.TarFile, member: tarfile.TarInfo, contents: bool
-    ) -> tuple[str, str, Content] | BadRow | None:
-        if member.isdir():
+    ) -> tuple[str, Content] | BadRow | None:
+        name = member.name.removeprefix("./")
+        if member.isdir() or is_hidden(name):
             return None
-        key, suffix = split_name(member.name)
         if not member.isfile():
-            return BadRow(key, "member_not_a_file", member.name)
-        if member.name.startswith("/") or ".." in PurePosixPath(member.name).parts:
-            return BadRow(key, "member_unsafe_name", member.name)
-        if suffix not in IMAGE_SUFFIXES and suffix not in ("txt", "json"):
+            return BadRow(name, "member_not_a_file", member.name)
+        if name.startswith("/") or ".." in PurePosixPath(name).parts:
+            return BadRow(name, "member_unsafe_name", member.name)
+        if not is_member(name):
             return None
         if self.size and member.offset_data + member.size > self.size:
             raise tarfile.ReadError("unexpected end of data")  # `count` reads no data that would tell
-        limit = self.max_image_bytes if suffix in IMAGE_SUFFIXES else MAX_TEXT_BYTES
-        if member.size > limit:
-            return key, suffix, BadRow(key, "member_too_large", f"{member.size} bytes")
+        if member.size > (self.max_image_bytes if is_picture(name) else MAX_TEXT_BYTES):
+            return name, BadRow(name, "member_too_large", f"{member.size} bytes")
         stream = tar.extractfile(member)
         assert stream is not None  # None is for folders and links, handled above
-        return key, suffix, stream.read() if contents else b""
+        return name, stream.read() if contents else b""
 
 
-def split_name(name: str) -> tuple[str, str]:
-    """WebDataset's rule: the key ends at the first dot of the last part."""
-    folder, slash, last = name.rpartition("/")
-    stem, _, suffix = last.partition(".")
-    return f"{folder}{slash}{stem}", suffix.lower()
-
-
-def make_row(key: str, group: Mapping[str, Content], max_image_bytes: int) -> Sample | BadRow:
+def make_row(group: Group[Content], max_image_bytes: int) -> Sample | BadRow:
     """The row that an image and the texts beside it make: ``{"jpg": ..., "txt": ..., "json": ...}``."""
-    for content in group.values():
+    key = group.key
+    if group.reason:
+        return BadRow(key, group.reason)
+    for content in group.parts.values():
         if isinstance(content, BadRow):
-            return content
-    parts = {suffix: content for suffix, content in group.items() if isinstance(content, bytes)}
-    image = next((content for suffix, content in parts.items() if suffix in IMAGE_SUFFIXES), None)
+            return replace(content, key=key)
+    parts = {suffix: content for suffix, content in group.parts.items() if isinstance(content, bytes)}
+    image = next((content for suffix, content in parts.items() if suffix in PICTURES), None)
     if image is None:
         return BadRow(key, "row_without_image")
-    metadata: dict[str, Any] = {}
+    metadata: Any = {}
     try:
         if "json" in parts:
-            metadata = json.loads(parts["json"])
-        caption = parts["txt"].decode("utf-8-sig") if "txt" in parts else None
+            metadata = read_json(decode_text(parts["json"]))
+        caption = decode_text(parts["txt"]) if "txt" in parts else None
     except UnicodeDecodeError as error:
         return BadRow(key, "row_not_utf8", str(error))
     except (ValueError, RecursionError) as error:
@@ -129,5 +146,5 @@ def make_row(key: str, group: Mapping[str, Content], max_image_bytes: int) -> Sa
         return BadRow(key, "row_bad_json", "no object")
     if metadata.get("status", "success") != "success":
         return BadRow(key, "row_not_downloaded", str(metadata.get("error_message")))
-    mapping = map_columns(metadata)
-    return to_sample(metadata, mapping, key=key, max_image_bytes=max_image_bytes, image=image, caption=caption)
+    columns = find_columns(tuple(metadata))
+    return to_sample(metadata, columns, key=key, max_image_bytes=max_image_bytes, image=image, caption=caption)

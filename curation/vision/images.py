@@ -5,12 +5,27 @@ from __future__ import annotations
 import io
 import warnings
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageCms, UnidentifiedImageError
 
 from curation.config import BuildConfig
 from curation.errors import Rejected
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
+# Where cameras say which way up a picture is.
+ORIENTATION = 0x0112
+TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# The colour space of a profile -> the mode of the pixels that it is for.
+PROFILED = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}
+# Profiles of printing presses have one or two; nothing honest has more.
+MAX_PROFILE_BYTES = 8 << 20
 # PIL clips these to white when asked for RGB.
 WIDE_MODES = ("I", "F")
 # A progressive JPEG has about ten. Each costs a pass over all pixels and few bytes, so that a small file could
@@ -20,7 +35,7 @@ START_OF_SCAN = b"\xff\xda"
 
 
 def decode(data: bytes, config: BuildConfig) -> Image.Image:
-    """An upright RGB image; transparency is laid on white.
+    """An upright sRGB image; transparency is laid on white. What is broken in its metadata alone is passed over.
 
     Raises:
         Rejected: empty, unreadable, truncated or corrupt bytes; too many pixels or scans; animations; more than
@@ -30,8 +45,8 @@ def decode(data: bytes, config: BuildConfig) -> Image.Image:
         raise Rejected("image_empty")
     try:
         with warnings.catch_warnings():
-            # The pixel limit below replaces PIL's own warning.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # The pixel limit below replaces PIL's own warning; of broken metadata there is nothing to say.
+            warnings.simplefilter("ignore")
             image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
         raise Rejected("image_unreadable") from None
@@ -49,7 +64,7 @@ def decode(data: bytes, config: BuildConfig) -> Image.Image:
         if image.mode in WIDE_MODES or image.mode.startswith("I;16"):
             raise Rejected("image_not_8_bit", image.mode)
         image.load()
-        return flatten(ImageOps.exif_transpose(image))
+        return flatten(to_srgb(upright(image)))
     except Rejected:
         raise
     except Exception as error:  # a broken body shows as OSError, SyntaxError, struct.error, zlib.error, ...
@@ -64,6 +79,52 @@ def check_size(width: int, height: int, config: BuildConfig) -> None:
         raise Rejected("image_too_small", f"{width} x {height}")
     if max(width, height) > config.max_aspect_ratio * min(width, height):
         raise Rejected("image_too_long", f"{width} x {height}")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turned as its EXIF block says. The orientation is read alone: the block's other entries may be broken."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = image.getexif().get(ORIENTATION)
+    except Exception:  # PIL raises anything on a broken block; a picture that does not say is taken as it is
+        return image
+    if isinstance(value, bytes) and len(value) == 1:
+        value = value[0]
+    try:
+        method = TRANSPOSITIONS.get(value)  # type: ignore[arg-type]
+    except TypeError:  # no number, and nothing that could be looked up
+        return image
+    return image if method is None else image.transpose(method)
+
+
+def to_srgb(image: Image.Image) -> Image.Image:
+    """The colours that an embedded profile means, in sRGB; without one, or with a broken one, the image as it is."""
+    data = image.info.get("icc_profile")
+    if not isinstance(data, bytes) or not 0 < len(data) <= MAX_PROFILE_BYTES:
+        return image
+    alpha = None
+    if image.mode in ("P", "PA", "RGBA", "LA") or "transparency" in image.info:
+        grey = image.mode == "LA" or (image.mode == "L" and "transparency" in image.info)
+        image = image.convert("LA" if grey else "RGBA")
+        alpha = image.getchannel("A")
+        image = image.convert("L" if grey else "RGB")
+    elif image.mode == "1":
+        image = image.convert("L")
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(data))
+        if PROFILED.get(profile.profile.xcolor_space.strip()) != image.mode:
+            raise ImageCms.PyCMSError("a profile for other pixels")
+        srgb = ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
+        assert converted is not None  # it is None for a conversion in place
+        image = converted
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        image = image.convert("RGB")
+    if alpha is not None:
+        image.putalpha(alpha)
+    image.info.pop("transparency", None)
+    return image
 
 
 def flatten(image: Image.Image) -> Image.Image:

@@ -13,6 +13,7 @@ from PIL import Image
 from curation.config import BuildConfig
 from curation.errors import Rejected
 from curation.vision.images import decode
+from tests.curation.blocks import DISPLAY_P3, ORIENTATION, SRGB, exif, in_srgb, profile
 from tests.curation.conftest import encoded, picture
 
 CONFIG = BuildConfig()
@@ -152,3 +153,137 @@ def test_a_phone_s_jpeg_with_a_second_view_is_its_first_picture():
     data = saved(picture(1), "MPO", save_all=True, append_images=[picture(2)])
     first = decode(data, CONFIG)
     assert np.abs(np.asarray(first, int) - np.asarray(picture(1), int)).mean() < 6
+
+
+BROKEN = {
+    "a text where numbers are due": (0x011A, 2, 4, b"abc\0"),
+    "a number where text is due": (0x010F, 3, 1, b"\0\1\0\0"),
+    "a fraction of a type that is none": (0x829A, 99, 1, b"\0\0\0\1"),
+    "a value beyond the block": (0x8298, 2, 9000, b"\0\0\xff\xff"),
+    "more values than memory": (0x0100, 4, 2**32 - 1, b"\0\0\0\x08"),
+    "a block within that is not there": (0x8769, 4, 1, b"\xff\xff\xff\xff"),
+    "a signed byte for text": (0x0131, 6, 4, b"abcd"),
+    "doubles out of place": (0x9201, 12, 1, b"\0\0\0\x02"),
+}
+
+
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("entry", BROKEN.values(), ids=BROKEN)
+def test_what_else_an_exif_block_holds_does_not_matter(entry, format: str):
+    image = picture(1, 96, 64)
+    for entries in ([ORIENTATION, entry], [entry, ORIENTATION]):
+        turned = decode(saved(image, format, exif=exif(entries)), CONFIG)
+        assert turned.size == (64, 96)
+        assert np.abs(np.asarray(turned, int) - np.rot90(np.asarray(image, int), -1)).mean() < 6
+    assert decode(saved(image, format, exif=exif([entry])), CONFIG).size == (96, 64)
+
+
+@pytest.mark.parametrize(
+    ("kind", "count", "value", "turned"),
+    [
+        (3, 1, b"\0\6\0\0", True),
+        (4, 1, b"\0\0\0\6", True),
+        (1, 1, b"\6\0\0\0", True),
+        (7, 1, b"\6\0\0\0", True),
+        (3, 1, b"\0\x63\0\0", False),
+        (2, 2, b"6\0\0\0", False),
+        (3, 2, b"\0\6\0\6", True),
+        (5, 1, b"\xff\xff\xff\xff", False),
+        (3, 0, b"\0\0\0\0", False),
+    ],
+)
+def test_an_orientation_is_a_number_or_is_passed_over(kind: int, count: int, value: bytes, turned: bool):
+    data = saved(picture(1, 96, 64), "PNG", exif=exif([(0x0112, kind, count, value)]))
+    assert decode(data, CONFIG).size == ((64, 96) if turned else (96, 64))
+
+
+@pytest.mark.parametrize(
+    "block", [b"", b"Exif\0\0", b"Exif\0\0MM\0*", b"no block at all", b"Exif\0\0II*\0" + b"\xff" * 60]
+)
+def test_a_block_that_is_none_is_passed_over(block: bytes):
+    assert decode(saved(picture(1), "JPEG", exif=block), CONFIG).size == (96, 64)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_every_orientation(orientation: int):
+    pixels = np.asarray(picture(1, 96, 64))
+    block = exif([(0x0112, 3, 1, struct.pack(">HH", orientation, 0))])
+    expected = {
+        1: pixels,
+        2: pixels[:, ::-1],
+        3: pixels[::-1, ::-1],
+        4: pixels[::-1],
+        5: pixels.transpose(1, 0, 2),
+        6: np.rot90(pixels, -1),
+        7: pixels[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(pixels),
+    }[orientation]
+    assert np.array_equal(np.asarray(decode(saved(picture(1), "PNG", exif=block), CONFIG)), expected)
+
+
+def flat(colour, mode: str = "RGB") -> Image.Image:
+    return Image.new("RGB", (64, 64), colour).convert(mode)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("colour", [(255, 128, 0), (0, 160, 60), (200, 40, 40), (128, 128, 128), (255, 255, 255)])
+def test_an_embedded_profile_is_converted_to_srgb(colour, format: str):
+    options = {} if format == "PNG" else {"quality": 100}
+    data = saved(flat(colour), format, icc_profile=profile(DISPLAY_P3), **options)
+    pixel = np.array(decode(data, CONFIG).getpixel((32, 32)))
+    assert np.abs(pixel - in_srgb(colour, DISPLAY_P3)).max() <= (2 if format == "PNG" else 5)
+    if colour == (0, 160, 60):
+        assert np.abs(pixel - colour).max() > 10  # the profile made a difference
+
+
+def test_a_profile_reaches_the_colours_of_every_mode():
+    expected = in_srgb((255, 128, 0), DISPLAY_P3)
+    for mode in ("RGBA", "P"):
+        data = saved(flat((255, 128, 0), mode), "PNG", icc_profile=profile(DISPLAY_P3))
+        assert np.abs(np.array(decode(data, CONFIG).getpixel((32, 32))) - expected).max() <= (
+            2 if mode == "RGBA" else 30
+        )
+    clear = flat((255, 128, 0), "RGBA")
+    clear.putalpha(128)
+    pixel = np.array(decode(saved(clear, "PNG", icc_profile=profile(DISPLAY_P3)), CONFIG).getpixel((32, 32)))
+    assert np.abs(pixel - (expected * 128 + 255 * 127) / 255).max() <= 3
+
+
+def test_a_turned_picture_keeps_its_profile():
+    data = saved(flat((255, 128, 0)), "PNG", icc_profile=profile(DISPLAY_P3), exif=exif([ORIENTATION]))
+    assert np.abs(np.array(decode(data, CONFIG).getpixel((9, 9))) - in_srgb((255, 128, 0), DISPLAY_P3)).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "data"),
+    [
+        ("RGB", b"no profile"),
+        ("RGB", profile(DISPLAY_P3)[:200]),
+        ("RGB", profile(DISPLAY_P3)[:131]),
+        ("RGB", profile(DISPLAY_P3).replace(b"RGB ", b"CMYK")),
+        ("L", profile(DISPLAY_P3)),
+        ("1", profile(DISPLAY_P3)),
+    ],
+)
+def test_a_profile_that_cannot_be_used_is_no_reason_to_refuse(mode: str, data: bytes):
+    image = picture(1).convert(mode)
+    assert np.array_equal(decode(saved(image, "PNG", icc_profile=data), CONFIG), np.asarray(image.convert("RGB")))
+
+
+def test_a_profile_of_srgb_s_own_primaries_changes_little():
+    image = picture(1)
+    converted = decode(saved(image, "PNG", icc_profile=profile(SRGB)), CONFIG)
+    assert np.abs(np.asarray(converted, int) - np.asarray(image, int)).max() < 12  # the gamma's difference in the dark
+
+
+@pytest.mark.parametrize(
+    ("array", "format", "expected"),
+    [
+        (np.full((64, 64), 40_000, np.uint16), "PNG", "image_not_8_bit"),
+        (np.full((64, 64), 40_000, np.uint16), "PPM", "image_unreadable"),
+        (np.full((64, 64), 40_000, np.int32), "TIFF", "image_unreadable"),
+        (np.full((64, 64), 0.5, np.float32), "TIFF", "image_unreadable"),
+    ],
+)
+def test_more_than_eight_bits_are_a_reason_and_never_white(array, format: str, expected: str):
+    assert reason(saved(Image.fromarray(array), format)) == expected

@@ -76,6 +76,54 @@ def test_the_noun_is_a_name_without_looks(extractor, caption: str, noun: str):
     assert phrase.noun == noun and phrase.noun in phrase.text
 
 
+@pytest.mark.parametrize(
+    ("caption", "text", "head", "concept", "noun"),
+    [
+        ("a hot-dog on a plate", "a hot-dog", "hot-dog", "hot-dog", "hot-dog"),
+        ("two teddy-bears on a shelf", "two teddy-bears", "teddy-bears", "teddy-bear", "teddy-bears"),
+        ("An Ice-Cream In A Blue Cup", "An Ice-Cream", "Ice-Cream", "ice-cream", "Ice-Cream"),
+        ("a two-seater sofa", "a two-seater sofa", "sofa", "sofa", "two-seater sofa"),
+        ("a 3-seater sofa", "a 3-seater sofa", "sofa", "sofa", "3-seater sofa"),
+        ("a blue T-shirt", "a blue T-shirt", "T-shirt", "t-shirt", "T-shirt"),
+        ("a jack-o'-lantern", "a jack-o'-lantern", "jack-o'-lantern", "jack-o'-lantern", "jack-o'-lantern"),
+        ("a merry-go-round horse", "a merry-go-round horse", "horse", "horse", "merry-go-round horse"),
+        ("a dog-friendly hotel", "a dog-friendly hotel", "hotel", "hotel", "hotel"),
+        ("a red-brown fox", "a red-brown fox", "fox", "fox", "fox"),
+        ("a hot\u2011dog", "a hot\u2011dog", "hot\u2011dog", "hot-dog", "hot\u2011dog"),
+        ("a teddy\u2010bear", "a teddy\u2010bear", "teddy\u2010bear", "teddy-bear", "teddy\u2010bear"),
+        ("a tea\u2013cup", "a tea\u2013cup", "tea\u2013cup", "tea-cup", "tea\u2013cup"),
+        ("a tea\uff0dcup", "a tea\uff0dcup", "tea\uff0dcup", "tea-cup", "tea\uff0dcup"),
+    ],
+)
+def test_a_hyphenated_compound_is_one_word(extractor, caption, text, head, concept, noun):
+    (phrase,) = extractor([caption])[0].phrases[:1]
+    assert (phrase.text, phrase.head, phrase.concept, phrase.noun) == (text, head, concept, noun)
+    assert caption[phrase.start : phrase.end] == text
+
+
+@pytest.mark.parametrize(
+    ("caption", "reason"),
+    [
+        ("a close-up of a dog", "phrase_names_the_picture"),
+        ("a self-portrait", "phrase_names_the_picture"),
+        ("a blue-green", "phrase_names_a_colour"),
+        ("the half-time", "phrase_abstract"),
+        ("The Swearing-In", "phrase_unknown_noun"),
+    ],
+)
+def test_compounds_of_what_no_box_holds_are_refused(extractor, caption: str, reason: str):
+    assert reason in [rejection.reason for _, rejection in extractor([caption])[0].refused]
+
+
+def test_dashes_between_words_still_part_them(extractor):
+    assert texts(extractor, "Modern Oak Chair – Wooden Table — Garden Lamp") == [
+        "Modern Oak Chair",
+        "Wooden Table",
+        "Garden Lamp",
+    ]
+    assert texts(extractor, "a teddy-bear's ear") == ["a teddy-bear's ear"]
+
+
 def test_head_and_concept(extractor):
     (boots,) = extractor(["a pair of red boots"])[0].phrases
     assert (boots.text, boots.head, boots.concept) == ("a pair of red boots", "boots", "boot")
@@ -115,6 +163,11 @@ def test_spans_hold_in_any_caption(extractor):
 def test_concepts_count_under_each_name():
     assert names("a white polar bear", "bear", "bear") == ["bear", "polar bear", "white polar bear"]
     assert names("a pair of boots", "boots", "boot") == ["boot"]
+    assert names("a 3-seater sofa", "sofa", "sofa") == ["sofa", "3-seater sofa"]
+    assert names("two hot-dogs", "hot-dogs", "hot-dog") == ["hot-dog", "two hot-dog"]
+    assert names("a hot-dog dog", "dog", "dog") == ["dog", "hot-dog dog"]
+    assert names("a café\u2010bar table", "table", "table") == ["table", "café-bar table"]
+    assert names("12 dogs", "dogs", "dog") == ["dog"]
     rows = [("a polar bear", "bear", "bear"), ("two bears", "bears", "bear"), ("a dog", "dog", "dog")]
     counts = {row["concept"]: row["count"] for row in count_concepts(rows)}
     assert (counts["bear"], counts["polar bear"], counts["dog"]) == (2, 1, 1)

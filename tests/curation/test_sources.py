@@ -56,8 +56,13 @@ def test_folder_with_a_metadata_file(tmp_path: Path, kind: str):
         tmp_path / "pictures" / f"metadata.{kind}", {"file_name": names, "text": [f"a fox {n}" for n in range(6)]}
     )
     items = read(tmp_path, source="folder", rows_per_shard=4)
-    # The picture outside has no text beside it.
-    assert Counter(reasons(items)) == {"member_unsafe_name": 2, "row_without_image": 2, "row_without_caption": 1}
+    # The picture outside has no text beside it, and 1.png is in no row.
+    assert Counter(reasons(items)) == {
+        "member_unsafe_name": 2,
+        "row_without_image": 2,
+        "row_without_caption": 1,
+        "row_not_listed": 1,
+    }
     assert [i.caption for i in items if isinstance(i, Sample)] == ["a fox 0", "a fox 5"]
 
 

@@ -33,6 +33,19 @@ def test_find_phrase_gives_the_tokens_of_the_phrase(tiny_tokenizer, prompt, phra
     assert tiny_tokenizer.convert_ids_to_tokens(found) == tokens
 
 
+@pytest.mark.parametrize("prompt", ["a café on snow", "a cafe\u0301 on snow"])
+@pytest.mark.parametrize("phrase", ["café", "cafe\u0301", "CAFÉ"])
+def test_find_phrase_in_any_unicode_form(tiny_tokenizer, prompt, phrase):
+    positions = find_phrase(tiny_tokenizer, prompt, phrase)
+    after = find_phrase(tiny_tokenizer, prompt, "on")
+    assert positions == tuple(range(2, after[0]))  # all between "a" and "on"
+
+
+def test_an_accent_belongs_to_its_letter(tiny_tokenizer):
+    with pytest.raises(UserError, match="does not contain"):
+        find_phrase(tiny_tokenizer, "a cafe\u0301 on snow", "cafe")
+
+
 @pytest.mark.parametrize(
     ("prompt", "phrase", "message"),
     [

@@ -5,7 +5,6 @@ anywhere and started again.
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
+from atomic import whole_file
 from umm_bench.bench.failures import find_failures
 from umm_bench.bench.measure import Measured
 from umm_bench.bench.plan import MethodPlan, Plan, Sample, Selection
@@ -135,10 +135,8 @@ def draw(method: Any, method_plan: MethodPlan, state: Any, batch: Sequence[Sampl
 
 def save_image(image: Image.Image, path: Path) -> None:
     """A PNG, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    image.save(partial, format="PNG")
-    os.replace(partial, path)
+    with whole_file(path) as unfinished:
+        image.save(unfinished, format="PNG")
 
 
 def unscored(plan: Plan, store: Store) -> dict[str, list[ScoredSample]]:

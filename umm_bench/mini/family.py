@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from atomic import whole_folder
 from umm_bench.commands import run_command
 from umm_bench.errors import UserError
 
@@ -118,11 +119,8 @@ def publish(recipe: Finished, folder: Path, runs: list[dict[str, Any]], shipped:
     if name == "decoder" and shipped:
         return [ship("sd", save)]
     if name not in NAMES or not shipped:
-        unfinished = folder / "model.part"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(parents=True)
-        save(unfinished)
-        replace_folder(unfinished, folder / "model")
+        with whole_folder(folder / "model") as unfinished:
+            save(unfinished)
         return [folder / "model", *([ship(f"parts/{name}", save)] if shipped else [])]
     written = [ship(name, save)]
     if name == "sd":
@@ -136,15 +134,12 @@ def ship(name: str, save: Callable[[Path], None]) -> Path:
     What was there goes, its card and a detector's operating point too: they were measured on other weights.
     """
     final = WEIGHTS / name
-    temporary = final.with_name(f".{final.name}.part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save(temporary)
-    for weights in temporary.rglob("*.safetensors"):
-        _halve(weights)
-    for config in temporary.rglob("config.json"):
-        _forget_origin(config)
-    replace_folder(temporary, final)
+    with whole_folder(final) as unfinished:
+        save(unfinished)
+        for weights in unfinished.rglob("*.safetensors"):
+            _halve(weights)
+        for config in unfinished.rglob("config.json"):
+            _forget_origin(config)
     return final
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from atomic import whole_file
 from figures import Figure
 from umm_bench.errors import UserError
 
@@ -26,6 +26,5 @@ def write_figures(figures: Sequence[Figure], path: Path = FIGURES) -> None:
     """Replace the figures of these names and keep all others; whole or not at all."""
     rows = (read_figures(path) if path.exists() else {}) | {f.name: f.as_dict() for f in figures}
     lines = ",\n".join(json.dumps(rows[name], ensure_ascii=False) for name in sorted(rows))
-    partial = path.with_suffix(".part")
-    partial.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
-    os.replace(partial, path)
+    with whole_file(path) as unfinished:
+        unfinished.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

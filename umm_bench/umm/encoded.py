@@ -7,7 +7,6 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from atomic import whole_file
 from umm_bench.errors import UserError
 from umm_bench.images import open_image
 from umm_bench.umm.augment import Augmentation
@@ -113,9 +113,8 @@ def encode_pairs(
         reused = path.exists()
         if not reused:
             tensors, skipped = _encode_chunk(pipe, chunk, config)
-            unfinished = path.with_suffix(f".{os.getpid()}.tmp")
-            save_file(tensors, unfinished, metadata={"skipped": json.dumps(skipped)})
-            unfinished.replace(path)
+            with whole_file(path) as unfinished:
+                save_file(tensors, unfinished, metadata={"skipped": json.dumps(skipped)})
         with safe_open(path, framework="pt") as file:
             skipped = Counter(json.loads(file.metadata()["skipped"]))
         yield Chunk(number, path, len(chunk) - skipped.total(), skipped, reused)

@@ -6,6 +6,7 @@ the subject is read: at its words and, for a UNet that also reads a summary of t
 """
 
 import re
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,13 +95,16 @@ def span_positions(tokenizer: CLIPTokenizer, prompt: str, start: int, end: int) 
 
 
 def find_phrase(tokenizer: CLIPTokenizer, prompt: str, phrase: str) -> tuple[int, ...]:
-    """Token positions of `phrase`, whole words in any letter case, anywhere in `prompt`.
+    """Token positions of `phrase`, whole words in any letter case and Unicode form, anywhere in `prompt`.
 
     Raises UserError when the prompt lacks the phrase, has it more than once, or is cut before its end.
     """
     if not phrase.strip():
         raise UserError("the subject's phrase is empty; name the words of the prompt that the image stands for")
-    pattern = r"(?<!\w)" + r"\s+".join(map(re.escape, phrase.split())) + r"(?!\w)"
+    # An accent may be a character of its own in one and not in the other; it belongs to the letter before it.
+    words = [{unicodedata.normalize(form, word) for form in ("NFC", "NFD")} | {word} for word in phrase.split()]
+    pattern = r"\s+".join(f"(?:{'|'.join(map(re.escape, sorted(forms)))})" for forms in words)
+    pattern = rf"(?<![\w\u0300-\u036f]){pattern}(?![\w\u0300-\u036f])"
     matches = list(re.finditer(pattern, prompt, flags=re.IGNORECASE))
     if not matches:
         raise UserError(f'the prompt "{prompt}" does not contain the subject "{phrase}"')

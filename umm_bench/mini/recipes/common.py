@@ -9,7 +9,6 @@ import dataclasses
 import json
 import math
 import os
-import shutil
 import signal
 import time
 from collections.abc import Callable, Generator, Iterable
@@ -21,6 +20,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from atomic import whole_folder
 from umm_bench.errors import UserError
 from umm_bench.mini.family import replace_folder
 
@@ -234,17 +234,15 @@ def save_checkpoint(
     folder: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, average: Average, state: dict
 ) -> None:
     """Module, averages and optimizer as safetensors, the rest as JSON."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(folder.name + ".part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     trainable = {n: p.detach().contiguous() for n, p in module.named_parameters() if p.requires_grad}
-    save_file(trainable, temporary / "module.safetensors")
-    save_file({n: b.contiguous() for n, b in module.named_buffers() if b.numel()}, temporary / "buffers.safetensors")
-    save_file(average.values, temporary / "average.safetensors")
-    save_file(_memory(optimizer), temporary / "optimizer.safetensors")
-    (temporary / "state.json").write_text(json.dumps(state, indent=1))
-    replace_folder(temporary, folder)
+    with whole_folder(folder) as unfinished:
+        save_file(trainable, unfinished / "module.safetensors")
+        save_file(
+            {n: b.contiguous() for n, b in module.named_buffers() if b.numel()}, unfinished / "buffers.safetensors"
+        )
+        save_file(average.values, unfinished / "average.safetensors")
+        save_file(_memory(optimizer), unfinished / "optimizer.safetensors")
+        (unfinished / "state.json").write_text(json.dumps(state, indent=1))
 
 
 def _read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, torch.Tensor]]]:

@@ -17,6 +17,7 @@ from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from atomic import whole_file
 from umm_bench.mini import family
 from umm_bench.mini.recipes.common import Runtime, made_ahead, run_folder
 from umm_bench.mini.recipes.vae import to_tensor
@@ -127,8 +128,8 @@ def _write_chunk(path: Path, drawn: Iterable[tuple[dict, np.ndarray]], vae: Auto
         for part in stacked.flatten(0, 1).split(ENCODED):
             means.append(vae.encode(to_tensor(part.to(runtime.device))).latent_dist.mean.half().cpu())
     made = torch.cat(means).unflatten(0, stacked.shape[:2]).contiguous()
-    save_file({"mean": made}, f"{path}.part", metadata={"scenes": json.dumps(texts)})
-    os.replace(f"{path}.part", path)
+    with whole_file(path) as unfinished:
+        save_file({"mean": made}, unfinished, metadata={"scenes": json.dumps(texts)})
 
 
 def cached_scenes(config: SDConfig, vae: AutoencoderKL) -> tuple[torch.Tensor, list[dict]]:

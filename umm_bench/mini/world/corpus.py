@@ -13,8 +13,6 @@ import hashlib
 import html
 import io
 import json
-import os
-import shutil
 import tarfile
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -26,6 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
+from atomic import whole_folder
 from umm_bench.mini.world import looks, scenes
 from umm_bench.mini.world.looks import Look
 
@@ -185,16 +184,31 @@ def _truth(r: Row) -> dict[str, Any]:
 
 
 def build(folder: Path, size: int, seed: int = 0, varied: bool = False) -> Path:
-    """Write a corpus of `size` rows to `folder`, whole or not at all; nothing is done when it is there."""
-    if (folder / "corpus.json").exists():
-        return folder
-    temporary = folder.with_name(folder.name + ".part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    (temporary / "truth").mkdir(parents=True)
+    """Write a corpus of `size` rows to `folder`, whole or not at all; nothing is done when it is there and whole."""
+    asked = {"size": size, "seed": seed, "varied": varied}
+    if not is_whole(folder, asked):
+        with whole_folder(folder, lambda there: is_whole(there, asked)) as unfinished:
+            _write(unfinished, asked)
+    return folder
+
+
+def is_whole(folder: Path, asked: dict[str, Any]) -> bool:
+    """Whether the folder holds the corpus of these arguments, with every file that was written, at its length."""
+    try:
+        made = json.loads((folder / "corpus.json").read_text())
+        same = {name: made[name] for name in asked} == asked
+        return same and all((folder / name).stat().st_size == length for name, length in made["files"].items())
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # not there, damaged, or without its list
+        return False
+
+
+def _write(folder: Path, asked: dict[str, Any]) -> None:
+    size, seed, varied = asked["size"], asked["seed"], asked["varied"]
+    (folder / "truth").mkdir()
     truth, urls, counts = [], [], Counter[str]()
     for number, first in enumerate(range(0, size, SHARD)):
         rows = [row(index, seed, varied) for index in range(first, min(first + SHARD, size))]
-        _write_shard(temporary, number, rows)
+        _write_shard(folder, number, rows)
         truth += [_truth(r) for r in rows]
         for r in rows:
             counts.update(o.concept for o in r.scene.objects)
@@ -208,13 +222,10 @@ def build(folder: Path, size: int, seed: int = 0, varied: bool = False) -> Path:
                     "LICENSE": "?",
                 }
             )
-    pq.write_table(pa.Table.from_pylist(truth), temporary / "truth" / "truth.parquet")
-    pq.write_table(pa.Table.from_pylist(urls), temporary / "urls.parquet")
-    made = {"size": size, "seed": seed, "varied": varied, "concepts": counts}
-    (temporary / "corpus.json").write_text(json.dumps(made, indent=1))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
-    return folder
+    pq.write_table(pa.Table.from_pylist(truth), folder / "truth" / "truth.parquet")
+    pq.write_table(pa.Table.from_pylist(urls), folder / "urls.parquet")
+    files = {str(file.relative_to(folder)): file.stat().st_size for file in sorted(folder.rglob("*")) if file.is_file()}
+    (folder / "corpus.json").write_text(json.dumps({**asked, "concepts": counts, "files": files}, indent=1))
 
 
 def default_corpus(size: int | None = None, seed: int = 0, varied: bool = False) -> Path:

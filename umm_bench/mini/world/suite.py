@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from atomic import whole_folder
 from umm_bench.mini.world import backgrounds, scenes, sprites
 
 VERSION = "mini/1"
@@ -82,21 +81,32 @@ def reference(design_id: str, index: int) -> np.ndarray:
 
 
 def build(folder: Path | None = None) -> Path:
-    """Write the suite (default ./data/mini-suite-VERSION), whole or not at all; nothing is done when it is there."""
+    """Write the suite (default ./data/mini-suite-VERSION), whole or not at all; nothing is done when it is there and
+    whole."""
     folder = folder or Path("data") / f"mini-suite-{VERSION.split('/')[1]}"
-    if (folder / "prompts.json").exists():
-        return folder
-    temporary = folder.with_name(folder.name + ".part")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
+    if not is_whole(folder):
+        with whole_folder(folder, is_whole) as unfinished:
+            _write(unfinished)
+    return folder
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the folder holds prompts, and all pictures of each subject that it lists."""
+    try:
+        listed = json.loads((folder / "subjects.json").read_text())
+        json.loads((folder / "prompts.json").read_text())
+        pictures = [folder / subject["id"] / f"{index:02d}.png" for subject in listed for index in range(REFERENCES)]
+        return bool(pictures) and all(picture.stat().st_size for picture in pictures)
+    except (OSError, ValueError, LookupError, TypeError):  # not there, or damaged
+        return False
+
+
+def _write(folder: Path) -> None:
     chosen = subjects()
     for subject in chosen:
-        (temporary / subject["id"]).mkdir()
+        (folder / subject["id"]).mkdir()
         for index in range(REFERENCES):
             picture = Image.fromarray(reference(subject["design"], index))
-            picture.save(temporary / subject["id"] / f"{index:02d}.png")
-    (temporary / "subjects.json").write_text(json.dumps(chosen, indent=1))
-    (temporary / "prompts.json").write_text(json.dumps(PROMPTS, indent=1))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(temporary, folder)
-    return folder
+            picture.save(folder / subject["id"] / f"{index:02d}.png")
+    (folder / "subjects.json").write_text(json.dumps(chosen, indent=1))
+    (folder / "prompts.json").write_text(json.dumps(PROMPTS, indent=1))
