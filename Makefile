@@ -1,9 +1,9 @@
-# make bench | test | lint | mini - each sets up what it needs.
+# make bench | test | lint | fuzz | mini - each sets up what it needs.
 PYTHON ?= python3
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
 
-.PHONY: bench test lint mini clean
+.PHONY: bench test lint fuzz mini clean
 
 $(INSTALLED): pyproject.toml constraints.txt
 	test -x $(PY) || $(PYTHON) -m venv .venv
@@ -22,6 +22,10 @@ lint: $(INSTALLED)
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+
+# 10,000 odd inputs of each kind; prints what it tried and how each ended. `make test` tries a few of each.
+fuzz: $(INSTALLED)
+	UMM_FUZZ=1 $(PY) -m pytest tests/fuzz
 
 # Everything from the sprites: each model of the mini family, the pairs, the TIUE. Hours on two cores; resumes.
 MINI_PAIRS ?= 16000

@@ -1,0 +1,31 @@
+"""How many inputs are tried, and what became of them.
+
+`make test` tries a few of each kind, the same ones each time; `make fuzz` (UMM_FUZZ=1) 10,000 of each, new ones.
+"""
+
+import os
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+UNLIMITED = {"deadline": None, "suppress_health_check": list(HealthCheck)}
+settings.register_profile("ci", max_examples=20, derandomize=True, database=None, **UNLIMITED)
+settings.register_profile("fuzz", max_examples=10_000, **UNLIMITED)
+settings.load_profile("fuzz" if os.environ.get("UMM_FUZZ") == "1" else "ci")
+
+OUTCOMES: dict[str, Counter[str]] = {}
+
+
+@pytest.fixture
+def outcomes(request):
+    """A Counter of this test's inputs by what became of them, shown at the end."""
+    return OUTCOMES.setdefault(request.node.name, Counter())
+
+
+def pytest_terminal_summary(terminalreporter):
+    if OUTCOMES:
+        terminalreporter.section("inputs tried, by outcome")
+    for name, counts in OUTCOMES.items():
+        shown = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common(8))
+        terminalreporter.write_line(f"{name}: {counts.total()} tried: {shown}")
