@@ -31,8 +31,9 @@ entries = st.tuples(
     st.one_of(st.integers(0, 4), st.integers(0, 2**32 - 1)),
     st.one_of(st.binary(min_size=4, max_size=4), st.integers(0, 9).map(lambda v: struct.pack("<HH", v, 0))),
 )
+turned = st.sampled_from([3, 6, 8]).map(lambda value: (0x0112, 3, 1, struct.pack("<HH", value, 0)))
 blocks = st.one_of(
-    st.lists(entries, max_size=5).map(
+    st.lists(st.one_of(entries, turned), max_size=5).map(
         lambda tags: b"Exif\0\0II*\0" + struct.pack("<IH", 8, len(tags))
         + b"".join(struct.pack("<HHI4s", *tag) for tag in tags) + bytes(4)
     ),
