@@ -248,6 +248,19 @@ def test_a_moment_that_a_state_lacks_is_damage_and_not_a_traceback(base, pairs_f
     assert "is damaged" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"", lambda data: b"\xff" * 99])
+def test_a_damaged_cache_is_encoded_anew(base, pairs_folder, tmp_path, capsys, damage):
+    folder, again = pairs_folder(), tmp_path / "again"
+    assert run_train(base, folder, tmp_path / "first", "--steps", 1) == 0
+    (cached,) = (folder / ".encoded").iterdir()
+    whole = cached.read_bytes()
+    cached.write_bytes(damage(whole))
+    capsys.readouterr()
+    assert run_train(base, folder, again, "--steps", 1) == 0
+    assert "6 pairs, 0 of them encoded before" in capsys.readouterr().out and cached.read_bytes() == whole
+    assert (again / WEIGHTS).read_bytes() == (tmp_path / "first" / WEIGHTS).read_bytes()
+
+
 def test_a_base_for_inpainting_is_not_trained_on(base, umm, pairs_folder, tmp_path, monkeypatch, capsys):
     unet = SimpleNamespace(config=SimpleNamespace(in_channels=9))
     pipe = SimpleNamespace(unet=unet, vae=umm.vae, scheduler=umm.scheduler, to=lambda device: pipe)
