@@ -3,17 +3,31 @@
 from __future__ import annotations
 
 import logging
+import os
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from umm_bench.errors import UserError
 from umm_bench.seeding import path_digest
+from umm_bench.weights import LOAD_ERRORS, first_line, weights_variant
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
 
 logger = logging.getLogger(__name__)
+
+
+# owner/name, as the hub has them
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# StableDiffusionPipeline's parts by the one class that each of them has in Stable Diffusion 1.x and 2.x
+_PARTS = {
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel",),
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+    "unet": ("UNet2DConditionModel",),
+}
 
 
 def resolve_model(name: str, part: str) -> str:
@@ -26,9 +40,11 @@ def resolve_model(name: str, part: str) -> str:
         from umm_bench.mini import family
 
         return str(family.path(part))
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         return name
-    if name.startswith((".", "/", "~")) or name.count("/") != 1:
+    if os.path.exists(name):
+        raise UserError(f"model '{name}' is a file; give a folder in diffusers or transformers format")
+    if not _HUB_ID.fullmatch(name):
         raise UserError(f"model '{name}' is neither 'mini', nor a folder, nor a hub id like owner/name")
     return name
 
@@ -68,14 +84,30 @@ class Base:
         import torch
         from diffusers import StableDiffusionPipeline
 
-        options: dict[str, Any] = {"safety_checker": None, "requires_safety_checker": False}
-        try:
-            pipe = StableDiffusionPipeline.from_pretrained(
-                self.location, dtype=torch.float32, use_safetensors=True, **options
-            )
-        except OSError as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"cannot load base '{self.name}' from {self.location}: {reason}") from error
+        local = os.path.isdir(self.location)
+        found = [weights_variant(os.path.join(self.location, part)) for part in _PARTS]
+        # of a folder it is known; of the hub it shows
+        variants = (next(filter(None, found), None),) if local else (None, "fp16")
+        failed: Exception | None = None
+        for variant in variants:
+            try:
+                _check_is_sd(StableDiffusionPipeline.load_config(self.location), self.location)
+                pipe = StableDiffusionPipeline.from_pretrained(
+                    self.location,
+                    dtype=torch.float32,
+                    use_safetensors=True,
+                    variant=variant,
+                    requires_safety_checker=False,
+                    # what a pipeline of ours or another saved beside Stable Diffusion itself
+                    **dict.fromkeys(("safety_checker", "feature_extractor", "image_encoder")),
+                )
+                _check_fits(pipe)
+                break
+            except LOAD_ERRORS as error:
+                failed = failed or error
+        else:
+            reason = first_line(failed) if failed else ""
+            raise UserError(f"cannot load base '{self.name}' from {self.location}: {reason}") from failed
         pipe.set_progress_bar_config(disable=True)
         return pipe.to(self.device)
 
@@ -87,3 +119,47 @@ class Base:
 def load_base(name: str) -> Base:
     """`"mini"`, a folder in diffusers format, or a hub id. `UserError` when it is none of these."""
     return Base(name, resolve_model(name, "sd"))
+
+
+def _check_is_sd(index: Any, location: str) -> None:
+    """Raises ValueError where the parts that `model_index.json` names are not those of Stable Diffusion 1.x/2.x."""
+    from diffusers import UNet2DConditionModel
+
+    kind = index.get("_class_name", "unknown")
+    for part, classes in _PARTS.items():
+        value = index.get(part)
+        found = value[1] if isinstance(value, list | tuple) and len(value) == 2 else None
+        if found not in classes:
+            raise ValueError(f"it is no Stable Diffusion 1.x or 2.x, but a {kind} whose {part} is {found}")
+    more = [part for part in ("text_encoder_2", "text_encoder_3", "transformer", "prior") if index.get(part)]
+    if more:
+        raise ValueError(f"it is no Stable Diffusion 1.x or 2.x, but a {kind} with a {more[0]}")
+    unet = UNet2DConditionModel.load_config(location, subfolder="unet")
+    for name, known in {
+        "addition_embed_type": (None, "text"),
+        "class_embed_type": (None,),
+        "num_class_embeds": (None,),
+    }.items():
+        if unet.get(name) not in known:
+            raise ValueError(f"it is no Stable Diffusion 1.x or 2.x: its UNet has {name} {unet[name]}")
+
+
+def _check_fits(pipe: StableDiffusionPipeline) -> None:
+    """Raises ValueError where the UNet does not read the text encoder's width or the VAE's latents, and where the
+    tokenizer's files are not there, which transformers takes for one without words.
+    """
+    tokenizer, text = pipe.tokenizer, pipe.text_encoder.config
+    if not 2 < len(tokenizer) <= text.vocab_size:
+        raise ValueError(f"its tokenizer has {len(tokenizer)} words, its text encoder {text.vocab_size}")
+    # where the tokenizer's own configuration is missing
+    tokenizer.model_max_length = min(tokenizer.model_max_length, text.max_position_embeddings)
+    width, read = pipe.text_encoder.config.hidden_size, pipe.unet.config.cross_attention_dim
+    if any(each != width for each in (read if isinstance(read, list | tuple) else [read])):
+        raise ValueError(f"its UNet reads text of width {read}, its text encoder writes {width}")
+    latents = pipe.vae.config.latent_channels
+    # alone, or with a mask and the masked picture beside them (inpainting)
+    if pipe.unet.config.in_channels not in (latents, 2 * latents + 1) or pipe.unet.config.out_channels != latents:
+        raise ValueError(
+            f"its UNet takes {pipe.unet.config.in_channels} channels and gives {pipe.unet.config.out_channels}, "
+            f"its VAE has {latents}: Stable Diffusion for text, pictures or inpainting alone is a base"
+        )

@@ -4,21 +4,37 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import TextIOWrapper
 
 from umm_bench.errors import UserError
 
 
 def run_command(command: Callable[[], None], interrupted: str = "interrupted") -> int:
-    """The exit code of `command()`: 0, 2 after a UserError (shown as one line), 130 after Ctrl-C (`interrupted`)."""
+    """The exit code of `command()`: 0, 2 after a UserError or where the memory does not suffice (shown as one line),
+    130 after Ctrl-C (`interrupted`).
+    """
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be what the terminal cannot show
     try:
         command()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        print("error: out of memory; ask for less at a time, or for smaller models", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return 130
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """torch's own kind on a GPU is a RuntimeError; on a CPU only its words tell."""
+    words = ("can't allocate memory", "out of memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(part in str(error) for part in words)
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """Frozen configuration dataclasses filled from `key=value` words of a command line."""
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -45,7 +46,10 @@ def _parse(text: str, kind: Any) -> Any:
         return tuple(_parse(part.strip(), arguments[0]) for part in text.split(",") if part.strip())
     if kind is bool:
         return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}[text.lower()]
-    return kind(text)
+    value = kind(text)
+    if kind is float and not math.isfinite(value):
+        raise ValueError(f"{text} is not finite")
+    return value
 
 
 def _describe(kind: Any) -> str:

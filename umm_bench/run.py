@@ -17,6 +17,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from umm_bench.arguments import GUIDANCE, SEED, STEPS, Parser, whole
 from umm_bench.base import load_base
 from umm_bench.bench import runner
 from umm_bench.bench.leaderboard import show_leaderboard
@@ -26,6 +27,7 @@ from umm_bench.commands import quiet_libraries, run_command
 from umm_bench.errors import UserError
 from umm_bench.methods import METHODS, Generation
 from umm_bench.metrics.base import METRICS
+from umm_bench.outputs import check_folder
 from umm_bench.progress import Tracker
 from umm_bench.suites.base import SUITES
 
@@ -33,11 +35,13 @@ from umm_bench.suites.base import SUITES
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0, 2 after one line on an error of the user's, 130 after Ctrl-C."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    return run_command(lambda: _command(words), interrupted="stopped; the same command goes on from here")
+
+
+def _command(words: list[str]) -> None:
     options = _parser().parse_args(words)
-    return run_command(
-        lambda: _run(_request(options), options.output, options.batch_size, shlex.join(words)),
-        interrupted="stopped; the same command goes on from here",
-    )
+    check_folder(options.output, "--output")
+    _run(_request(options), options.output, options.batch_size, shlex.join(words))
 
 
 def _run(request: Request, output: Path, batch_size: int, command: str) -> None:
@@ -135,9 +139,6 @@ def _request(options: argparse.Namespace) -> Request:
         if (owner, key) in [given[:2] for given in settings]:
             raise UserError(f"--set {word}: {name} is given twice")
         settings.append((owner, key, value))
-    for name in ("images_per_prompt", "steps", "batch_size"):
-        if getattr(options, name) < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1")
     for name in ("subjects", "prompts"):
         if not getattr(options, name).strip(" ,0"):
             raise UserError(f"--{name} asks for none")
@@ -163,9 +164,9 @@ def _names(text: str, option: str) -> tuple[str, ...]:
     return names
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     summary, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m umm_bench.run",
         description=summary,
         epilog=rest.strip(),
@@ -184,15 +185,15 @@ def _parser() -> argparse.ArgumentParser:
     number = "a number, or ids separated by commas (default: %(default)s)"
     parser.add_argument("--subjects", default=defaults.subjects, help=number)
     parser.add_argument("--prompts", default=defaults.prompts, help=number)
-    parser.add_argument("--images-per-prompt", type=int, default=defaults.images_per_prompt)
-    parser.add_argument("--seed", type=int, default=defaults.seed)
-    parser.add_argument("--steps", type=int, default=defaults.generation.num_inference_steps, help="denoising steps")
-    parser.add_argument("--guidance-scale", type=float, default=defaults.generation.guidance_scale)
+    parser.add_argument("--images-per-prompt", type=whole(1, 100_000), default=defaults.images_per_prompt)
+    parser.add_argument("--seed", type=SEED, default=defaults.seed)
+    parser.add_argument("--steps", type=STEPS, default=defaults.generation.num_inference_steps, help="denoising steps")
+    parser.add_argument("--guidance-scale", type=GUIDANCE, default=defaults.generation.guidance_scale)
     parser.add_argument(
         "--base", default=defaults.base, help="mini, a diffusers folder or a hub id (default: %(default)s)"
     )
     parser.add_argument("--set", action="append", default=[], metavar="NAME.KEY=VALUE", help="may be repeated")
-    parser.add_argument("--batch-size", type=int, default=4, help="images at a time; changes no image")
+    parser.add_argument("--batch-size", type=whole(1, 65536), default=4, help="images at a time; changes no image")
     parser.add_argument("--output", type=Path, default=Path("reports"), help="folder (default: %(default)s)")
     return parser
 

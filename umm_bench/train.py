@@ -6,6 +6,7 @@ On several GPUs: accelerate launch --multi_gpu -m umm_bench.train --data data/pa
 import argparse
 import dataclasses
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,8 +14,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 
+from umm_bench.arguments import SEED, SHARE, Parser, real, some_text, whole
 from umm_bench.commands import quiet_libraries, run_command, signals_noted
 from umm_bench.errors import UserError
+from umm_bench.outputs import check_folder
 from umm_bench.progress import Tracker
 
 if TYPE_CHECKING:
@@ -26,11 +29,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-_AT_LEAST_ONE = (
-    "steps", "batch_size", "gradient_accumulation_steps", "checkpoint_every", "views", "num_pseudo_words",
-    "hidden_dim", "validation_subjects",
-)  # fmt: skip
-
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter):
     """Names the defaults that there are."""
@@ -39,14 +37,14 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default in (None, "") else super()._get_help_string(action)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> Parser:
     from umm_bench.umm.augment import Augmentation
     from umm_bench.umm.encoded import EncodeConfig
     from umm_bench.umm.trainer import TrainConfig
     from umm_bench.umm.validation import ValidationConfig
 
     run, encode, augment, validation = TrainConfig(), EncodeConfig(), Augmentation(), ValidationConfig()
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m umm_bench.train",
         description=__doc__,
         formatter_class=_Help,
@@ -58,44 +56,44 @@ def _parser() -> argparse.ArgumentParser:
     add("--image-encoder", default="", help="CLIP that embeds the references; empty is the base's own")
     add("--cache", type=Path, help="folder for encoded pairs (default: DATA/.encoded)")
     add("--resume", action="store_true", help="go on from OUTPUT; ends at once when it is complete")
-    add("--steps", type=int, default=run.steps)
-    add("--batch-size", type=int, default=run.batch_size, help="rows of one forward pass of one process")
-    add("--gradient-accumulation-steps", type=int, default=run.gradient_accumulation_steps, help="passes a step")
+    add("--steps", type=whole(), default=run.steps)
+    add("--batch-size", type=whole(1, 65536), default=run.batch_size, help="rows of one forward pass of one process")
+    add("--gradient-accumulation-steps", type=whole(), default=run.gradient_accumulation_steps, help="passes a step")
     add("--gradient-checkpointing", action="store_true", help="the UNet's activations made twice: slower, less memory")
     add("--mixed-precision", choices=("auto", "no", "bf16"), default="auto",
         help="of the frozen models; auto is bf16 where the device multiplies it in hardware")  # fmt: skip
-    add("--lr", dest="learning_rate", type=float, default=run.learning_rate)
-    add("--warmup-steps", type=int, default=run.warmup_steps)
-    add("--weight-decay", type=float, default=run.weight_decay)
-    add("--min-snr-gamma", type=float, default=run.min_snr_gamma, help="0 weighs all timesteps alike")
-    add("--drop-rate", type=float, default=run.drop_rate, help="part of the rows trained without their image")
-    add("--ema-decay", type=float, default=run.ema_decay)
-    add("--num-pseudo-words", type=int, default=run.num_pseudo_words)
-    add("--hidden-dim", type=int, default=run.hidden_dim)
-    add("--depth", type=int, default=run.depth, help="hidden layers of the MLP")
+    add("--lr", dest="learning_rate", type=real(0, 100), default=run.learning_rate)
+    add("--warmup-steps", type=whole(0), default=run.warmup_steps)
+    add("--weight-decay", type=real(0, 1000), default=run.weight_decay)
+    add("--min-snr-gamma", type=real(0, 1e6), default=run.min_snr_gamma, help="0 weighs all timesteps alike")
+    add("--drop-rate", type=SHARE, default=run.drop_rate, help="part of the rows trained without their image")
+    add("--ema-decay", type=SHARE, default=run.ema_decay)
+    add("--num-pseudo-words", type=whole(1, 64), default=run.num_pseudo_words)
+    add("--hidden-dim", type=whole(1, 65536), default=run.hidden_dim)
+    add("--depth", type=whole(0, 64), default=run.depth, help="hidden layers of the MLP")
     add("--residual", action="store_true",
         help="the pseudo word is added to the subject's own words; best with --head-rate 1")  # fmt: skip
-    add("--seed", type=int, default=run.seed)
-    add("--checkpoint-every", type=int, default=500, help="steps between checkpoints")
+    add("--seed", type=SEED, default=run.seed)
+    add("--checkpoint-every", type=whole(), default=500, help="steps between checkpoints")
 
     add = parser.add_argument_group("what is trained on").add_argument
-    add("--views", type=int, default=encode.views, help="augmented references a pair")
-    add("--head-rate", type=float, default=encode.head_rate, help="captions cut to the subject's noun")
-    add("--augment-crop", dest="jitter", type=float, default=augment.jitter,
+    add("--views", type=whole(1, 1024), default=encode.views, help="augmented references a pair")
+    add("--head-rate", type=SHARE, default=encode.head_rate, help="captions cut to the subject's noun")
+    add("--augment-crop", dest="jitter", type=real(), default=augment.jitter,
         help="each side moves in by up to this part; 0 is off")  # fmt: skip
-    add("--augment-flip", dest="flip", type=float, default=augment.flip, help="rate of mirror images; 0 is off")
-    add("--augment-colour", dest="colour", type=float, default=augment.colour,
+    add("--augment-flip", dest="flip", type=real(), default=augment.flip, help="rate of mirror images; 0 is off")
+    add("--augment-colour", dest="colour", type=real(), default=augment.colour,
         help="brightness, contrast, saturation change by up to this part; 0 is off")  # fmt: skip
-    add("--augment-rotation", dest="rotation", type=float, default=augment.rotation, help="degrees; 0 is off")
-    add("--augment-margin", dest="margin", type=float, default=augment.margin,
+    add("--augment-rotation", dest="rotation", type=real(), default=augment.rotation, help="degrees; 0 is off")
+    add("--augment-margin", dest="margin", type=real(), default=augment.margin,
         help="up to this part of the side is plain colour; 0 is off")  # fmt: skip
 
     add = parser.add_argument_group("what is shown").add_argument
     add("--report-to", choices=("tensorboard", "wandb"), help="tracker of loss, learning rate and validation images")
-    add("--validation-steps", type=int, default=0, help="steps between grids in OUTPUT/validation; 0 makes none")
-    add("--validation-prompt", action="append", metavar="TEMPLATE",
+    add("--validation-steps", type=whole(0), default=0, help="steps between grids in OUTPUT/validation; 0 makes none")
+    add("--validation-prompt", action="append", type=some_text, metavar="TEMPLATE",
         help=f"with {{subject}}; may be given several times (default: {validation.prompts})")  # fmt: skip
-    add("--validation-subjects", type=int, default=validation.subjects, help="references shown, from the data")
+    add("--validation-subjects", type=whole(1, 64), default=validation.subjects, help="references shown, from the data")
     return parser
 
 
@@ -206,7 +204,7 @@ def _shower(
 
     from umm_bench.umm.pairs import read_pairs
     from umm_bench.umm.trainer import release_encoders
-    from umm_bench.umm.validation import ValidationConfig, choose_references, validation_grid
+    from umm_bench.umm.validation import ValidationConfig, check_prompts, choose_references, validation_grid
 
     config = ValidationConfig(subjects=args.validation_subjects)
     if args.validation_prompt:
@@ -216,6 +214,7 @@ def _shower(
         raise UserError(
             f"nothing in {args.data} to validate on: no readable crop whose noun no validation prompt has already"
         )
+    check_prompts(pipe.tokenizer, references, config)
 
     def show(state: "TrainState") -> None:
         grid = validation_grid(pipe, state.ema, references, config)
@@ -230,36 +229,53 @@ def _shower(
     return show
 
 
+def _check_outputs(args: argparse.Namespace, cache: Path) -> None:
+    """Raises UserError where something that the training leaves could not be written, or its data is not there."""
+    from umm_bench.umm.pairs import count_pairs
+
+    count_pairs(args.data)
+    check_folder(args.output, "--output")
+    if args.validation_steps:
+        check_folder(args.output / "validation", "--output")
+    if args.report_to:
+        check_folder(args.output / "logs", "--output")
+    check_folder(cache, "--cache")
+
+
 def command(args: argparse.Namespace) -> None:
     """Encodes the pairs, trains, and leaves the TIUE in `args.output`. UserError for unusable arguments."""
     from umm_bench.base import load_base
     from umm_bench.umm.augment import Augmentation
     from umm_bench.umm.checkpoint import STATE_FILE, load_state, run_identity, save_state
     from umm_bench.umm.encoded import EncodeConfig
-    from umm_bench.umm.trainer import TrainConfig, initial_state, release_encoders, train
+    from umm_bench.umm.trainer import TrainConfig, initial_state, noise_schedule, release_encoders, train
     from umm_bench.umm_method import load_umm
 
-    for name in _AT_LEAST_ONE:
-        if vars(args)[name] < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {vars(args)[name]}")
-    if (args.output / STATE_FILE).exists() and not args.resume:
+    found = os.path.exists(args.output / STATE_FILE)
+    if found and not args.resume:
         raise UserError(f"{args.output} holds a training run; pass --resume to go on, or another --output")
+    cache = args.cache or args.data / ".encoded"
     accelerator = _accelerator(args)
+    if accelerator.is_main_process:
+        _check_outputs(args, cache)
+    accelerator.wait_for_everyone()
     config = _from(TrainConfig, args, mixed_precision=choose_precision(args.mixed_precision, accelerator.device.type))
     encode = _from(EncodeConfig, args, augmentation=_from(Augmentation, args))
     pipe = load_umm(load_base(args.base), None, args.image_encoder).to(accelerator.device)
     if args.gradient_checkpointing:
         pipe.unet.enable_gradient_checkpointing()
+    noise_schedule(pipe)  # refuses a base that cannot be trained for
+    if pipe.unet.config.in_channels != pipe.vae.config.latent_channels:
+        raise UserError(f"base '{args.base}' is for inpainting; train on one that draws from text alone")
     show = _shower(pipe, accelerator, args)
-    pairs = _encode(pipe, args.data, args.cache or args.data / ".encoded", encode, accelerator)
-    identity = run_identity(pipe, pairs, config.rows_per_step(accelerator.num_processes))
-    resuming = args.resume and (args.output / STATE_FILE).exists()
-    state = load_state(args.output, pipe, config, identity) if resuming else initial_state(pipe, config)
-    release_encoders(pipe, for_good=not args.validation_steps)
     if args.report_to:
         settings = dataclasses.asdict(config) | dataclasses.asdict(encode.augmentation) | {"base": args.base}
         accelerator.init_trackers("logs", config=settings)
     try:
+        pairs = _encode(pipe, args.data, cache, encode, accelerator)
+        identity = run_identity(pipe, pairs, config.rows_per_step(accelerator.num_processes))
+        state = load_state(args.output, pipe, config, identity) if found else initial_state(pipe, config)
+        release_encoders(pipe, for_good=not args.validation_steps)
         states = train(pipe, pairs, config, state, accelerator)
         save = functools.partial(save_state, args.output, config=config, identity=identity)
         _train(states, state.step, config, accelerator, save, show, args)
@@ -270,8 +286,7 @@ def command(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     quiet_libraries()
-    args = _parser().parse_args(argv)
-    return run_command(lambda: command(args))
+    return run_command(lambda: command(_parser().parse_args(argv)))
 
 
 if __name__ == "__main__":

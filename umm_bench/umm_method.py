@@ -1,5 +1,6 @@
 """UMM-Diffusion as a benchmarked method: no setup, one reference image, one call."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +10,17 @@ from PIL import Image
 
 from umm_bench.base import Base, resolve_model
 from umm_bench.errors import UserError
+from umm_bench.weights import LOAD_ERRORS, first_line, weights_variant
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import CLIPImageProcessorPil, PreTrainedModel
 
     from umm_bench.methods import Generation, Prompt, Subject
     from umm_bench.umm import UMMPipeline
 
 # the vision tower of the CLIP whose text tower Stable Diffusion 1.x conditions on
 DEFAULT_IMAGE_ENCODER = "openai/clip-vit-large-patch14"
+_PROCESSOR = "preprocessor_config.json"
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,19 @@ class UMMConfig:
     tiue: str = "mini"
     image_encoder: str = ""
     references: int = 1
+
+    def __post_init__(self) -> None:
+        """Raises UserError for a value out of its range."""
+        if not 0.0 <= self.alpha <= 1.0:
+            raise UserError(f"alpha is {self.alpha}; it must lie between 0 (text only) and 1 (image only)")
+        if self.references < 1:
+            raise UserError(f"references is {self.references}; it must be at least 1")
+
+
+def tiue_location(base: Base, name: str = "") -> str:
+    """Where the TIUE is: `name`, or the folder in the base that UMMPipeline.save_pretrained left there, or mini's."""
+    inside = Path(base.location) / "tiue"
+    return str(inside) if not name and os.path.isdir(inside) else resolve_model(name or "mini", "tiue")
 
 
 def image_encoder_location(base: Base, name: str = "") -> str:
@@ -56,11 +72,27 @@ def load_image_encoder(location: str) -> "PreTrainedModel":
         found = AutoConfig.from_pretrained(location).model_type
         if found in kinds:
             # half-precision weights would stay half without a dtype
-            return kinds[found].from_pretrained(location, dtype=torch.float32, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load the image encoder from {location}: {str(error).splitlines()[0]}") from error
+            variant = weights_variant(location)
+            return kinds[found].from_pretrained(location, dtype=torch.float32, use_safetensors=True, variant=variant)
+    except LOAD_ERRORS as error:
+        raise UserError(f"cannot load the image encoder from {location}: {first_line(error)}") from error
     # transformers would begin such a tower with random weights
     raise UserError(f"cannot load the image encoder from {location}: it holds a {found}, not a CLIP")
+
+
+def load_image_processor(location: str) -> "CLIPImageProcessorPil":
+    """The processor of the image encoder at `location`: there, or in the feature_extractor/ beside it, where a pipeline
+    keeps it. Raises UserError when there is neither.
+    """
+    from transformers import CLIPImageProcessorPil
+
+    beside = Path(location).parent / "feature_extractor"
+    if not os.path.isfile(Path(location) / _PROCESSOR) and os.path.isfile(beside / _PROCESSOR):
+        location = str(beside)
+    try:
+        return CLIPImageProcessorPil.from_pretrained(location)
+    except LOAD_ERRORS as error:
+        raise UserError(f"cannot load the image processor from {location}: {first_line(error)}") from error
 
 
 def load_umm(base: Base, tiue: str | None, image_encoder: str = "") -> "UMMPipeline":
@@ -69,22 +101,17 @@ def load_umm(base: Base, tiue: str | None, image_encoder: str = "") -> "UMMPipel
     Raises UserError when a part cannot be loaded or does not fit the base.
     """
     import torch
-    from transformers import CLIPImageProcessorPil
 
     from umm_bench.umm import UMMPipeline, load_tiue
 
     sd = base.pipeline()
     location = image_encoder_location(base, image_encoder)
     encoder = load_image_encoder(location)
-    try:
-        processor = CLIPImageProcessorPil.from_pretrained(location)
-    except OSError as error:
-        raise UserError(f"cannot load the image processor from {location}: {str(error).splitlines()[0]}") from error
     pipe = UMMPipeline.from_pipe(
         sd,
         image_encoder=encoder.eval().requires_grad_(False),
-        feature_extractor=processor,
-        tiue=None if tiue is None else load_tiue(resolve_model(tiue, "tiue"), torch_dtype=torch.float32),
+        feature_extractor=load_image_processor(location),
+        tiue=None if tiue is None else load_tiue(tiue_location(base, tiue), torch_dtype=torch.float32),
         dtype=torch.float32,
     )
     pipe.set_progress_bar_config(disable=True)

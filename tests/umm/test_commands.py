@@ -7,6 +7,8 @@ from PIL import Image
 from tests.umm.conftest import picture
 from umm_bench import sample
 from umm_bench.base import load_base
+from umm_bench.commands import run_command
+from umm_bench.errors import UserError
 from umm_bench.methods import Generation, Prompt, Subject
 from umm_bench.mini import family
 from umm_bench.umm import SubjectCard
@@ -97,7 +99,7 @@ def test_bad_arguments_are_one_line(base, tmp_path, capsys, arguments, message):
         ({"--prompt": "a fox"}, 'does not contain the subject "dog"'),
         ({"--image": "missing.png"}, "no image file at missing.png"),
         ({"--image": __file__}, "cannot be read as an image"),
-        ({"--alpha": "2"}, "alpha is 2.0"),
+        ({"--alpha": "2"}, "--alpha must be at most 1, not 2"),
         ({"--steps": "0"}, "--steps must be at least 1"),
         ({"--tiue": "nowhere"}, "nowhere"),
         ({"--tiue": "WIDE"}, "width 768, this base has 32"),
@@ -136,3 +138,100 @@ def test_the_image_encoder_that_is_used_is_among_the_weights(base):
     assert UMM.weights(own, load_base(str(base / "sd"))) == [base / "tiue", base / "sd" / "image_encoder"]
     assert UMM.weights(own, load_base("mini")) == [base / "tiue", family.path("image_encoder")]
     assert UMM.weights(own, load_base("owner/name")) == [base / "tiue"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "noext"], "the name has no ending"),
+        (["--out", "FOLDER"], "must name a file, not a folder"),
+        (["--out", "new/"], "must name a file, not a folder"),
+        (["--out", "FILE/x.png"], "FILE is a file, not a folder"),
+        (["--out", "x" * 300 + ".png"], "name too long"),
+        (["--out", "o.png", "--num-images", 2], "o-1.png (--out): it is a folder"),
+        (["--save-card", "FOLDER"], "--save-card must name a file"),
+        (["--save-card", "FILE/card"], "FILE is a file, not a folder"),
+        (["--guidance-scale", "nan"], "must be a finite number"),
+        (["--subject-scale", "inf"], "must be a finite number"),
+        (["--steps", 1001], "--steps must be at most 1000"),
+        (["--seed", 2**64], "--seed must be at most"),
+        (["--num-images", 0], "--num-images must be at least 1"),
+        (["--strength", 0, "--init-image", "ref.png"], "--strength must be above 0"),
+        (["--alpha", "-0.1"], "--alpha must be at least 0"),
+        (["--negative-prompt", "snow " * 30], "--negative-prompt has 30 tokens, this base reads 22"),
+        (["--negative-prompt", "snow", "--guidance-scale", 1], "above 1"),
+        (["--init-image", "missing.png"], "no image file at missing.png"),
+        (["--mask", "ref.png"], "give --init-image"),
+        (["--unknown"], "unrecognized arguments"),
+    ],
+)
+def test_what_would_fail_at_the_end_is_said_before_anything_is_drawn(
+    base, reference, umm, tmp_path, capsys, monkeypatch, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FOLDER").mkdir()
+    (tmp_path / "o-1.png").mkdir()
+    (tmp_path / "FILE").write_text("a file")
+    before = sorted(tmp_path.rglob("*"))
+    drawn = []
+    monkeypatch.setattr(type(umm), "_denoise", lambda *settings: drawn.append(1))
+    monkeypatch.setattr(type(umm), "make_card", lambda *settings: drawn.append(1))
+    usual = ["--image", reference, "--subject", "dog", "--prompt", "a dog"]
+    assert run_sample(base, *usual, *arguments) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and message in error
+    assert not drawn and sorted(tmp_path.rglob("*")) == before
+
+
+def test_steps_that_a_scheduler_does_not_have(base, umm, tmp_path, capsys, monkeypatch):
+    def refuse(steps):
+        raise ValueError("50 is the most")
+
+    monkeypatch.setattr(umm.scheduler, "set_timesteps", refuse)
+    monkeypatch.setattr(sample, "_pipeline", lambda args: umm)
+    assert run_sample(base, "--prompt", "a dog", "--out", tmp_path / "o.png") == 2
+    assert "--steps 2 is not for this base: 50 is the most" in capsys.readouterr().err
+
+
+def test_many_images_are_drawn_a_few_at_a_time_from_the_same_seeds(base, umm, tmp_path, monkeypatch):
+    calls = []
+    draw = type(umm).__call__
+
+    def counted(self, *settings, **more):
+        calls.append(more["num_images_per_prompt"])
+        return draw(self, *settings, **more)
+
+    monkeypatch.setattr(type(umm), "__call__", counted)
+    monkeypatch.setattr(sample, "_AT_ONCE", 2)
+    assert run_sample(base, "--prompt", "a dog", "--num-images", 3, "--seed", 5, "--out", tmp_path / "o.png") == 0
+    assert run_sample(base, "--prompt", "a dog", "--seed", 7, "--out", tmp_path / "alone.png") == 0
+    assert calls == [2, 1, 1]
+    assert (tmp_path / "o-2.png").read_bytes() == (tmp_path / "alone.png").read_bytes()
+
+
+def test_a_negative_prompt_that_is_cut_is_said_by_the_pipeline(umm, caplog):
+    settings = {"num_inference_steps": 1, "output_type": "latent"}
+    umm("a dog", negative_prompt="snow " * 30 + "fox", **settings)
+    assert "not read" in caplog.text and "fox" in caplog.text
+    caplog.clear()
+    umm("a dog", negative_prompt="snow", **settings)
+    assert "not read" not in caplog.text
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+def test_scales_that_are_no_numbers_are_refused_by_the_pipeline(umm, scale):
+    with pytest.raises(UserError, match="guidance"):
+        umm("a dog", guidance_scale=scale, num_inference_steps=1)
+    with pytest.raises(UserError, match="guidance scale"):
+        umm("a dog", subject_guidance_scale=scale, num_inference_steps=1)
+
+
+def test_out_of_memory_is_one_line_and_a_bug_is_none(capsys):
+    def fail(error):
+        raise error
+
+    assert run_command(lambda: fail(MemoryError())) == 2
+    assert run_command(lambda: fail(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))) == 2
+    assert capsys.readouterr().err.count("error: out of memory") == 2
+    with pytest.raises(RuntimeError, match="a bug"):
+        run_command(lambda: fail(RuntimeError("a bug")))

@@ -120,7 +120,8 @@ def test_callbacks_see_and_change_only_the_listed_tensors(umm):
 
     draw(umm, subjects=dog(), callback_on_step_end=callback,
          callback_on_step_end_tensor_inputs=umm._callback_tensor_inputs)  # fmt: skip
-    assert seen == [(step, {"latents", "encoder_hidden_states"}) for step in range(3)]
+    listed = {"latents", "prompt_embeds", "negative_prompt_embeds", "encoder_hidden_states"}
+    assert seen == [(step, listed) for step in range(3)]
     with pytest.raises(ValueError, match="callback_on_step_end_tensor_inputs"):
         draw(umm, callback_on_step_end=callback, callback_on_step_end_tensor_inputs=["eps"])
 

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.umm.conftest import picture
@@ -177,3 +179,91 @@ def test_bfloat16_is_chosen_where_the_processor_multiplies_it(amx, avx512, chose
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
     assert train.choose_precision("auto", "cpu") == chosen and train.choose_precision("no", "cpu") == "no"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--output", "FILE"], "FILE is a file, not a folder"),
+        (["--output", "FILE/tiue"], "FILE is a file, not a folder"),
+        (["--output", "x" * 300], "name too long"),
+        (["--cache", "FILE"], "(--cache)"),
+        (["--lr", "nan"], "--lr must be a finite number"),
+        (["--lr", "-1"], "--lr must be at least 0"),
+        (["--drop-rate", "1.5"], "--drop-rate must be at most 1"),
+        (["--seed", 2**64], "--seed must be at most"),
+        (["--depth", "-1"], "--depth must be at least 0"),
+        (["--validation-steps", "-1"], "--validation-steps must be at least 0"),
+        (["--augment-margin", "nan"], "must be a finite number"),
+        (["--validation-steps", 1, "--validation-prompt", "a {subject} " + "snow " * 30], "is too long; not read"),
+        (
+            ["--validation-steps", 1, "--validation-prompt", "snow " * 30 + "{subject}"],
+            "is cut at 22 tokens",
+        ),
+        (["--validation-steps", 1, "--output", "BUSY"], "BUSY/validation"),
+    ],
+)
+def test_what_would_fail_later_is_said_before_anything_is_encoded(
+    base, pairs_folder, tmp_path, monkeypatch, capsys, change, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").write_text("a file")
+    (tmp_path / "BUSY").mkdir()
+    (tmp_path / "BUSY" / "validation").write_text("a file")
+    folder = pairs_folder()
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(train, "_encode", lambda *settings: pytest.fail("it was begun"))
+    assert run_train(base, folder, "out", *change) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ") and message in error
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_braces_in_a_validation_prompt_are_its_own(base, pairs_folder, tmp_path):
+    shown = ["--validation-steps", 1, "--validation-prompt", "a {subject} {on} {0} {} snow }{"]
+    assert run_train(base, pairs_folder(), tmp_path / "out", "--steps", 1, *shown) == 0
+    assert Image.open(tmp_path / "out" / "validation" / "step-000001.png").size == (64, 64)
+
+
+@pytest.mark.parametrize("key", ["config", "identity", "step"])
+def test_a_state_without_its_metadata_is_damaged(base, pairs_folder, tmp_path, capsys, key):
+    folder, out = pairs_folder(), tmp_path / "out"
+    assert run_train(base, folder, out, "--steps", 1) == 0
+    with safe_open(out / STATE_FILE, framework="pt") as file:
+        kept = {name: value for name, value in file.metadata().items() if name != key}
+    save_file(load_file(out / STATE_FILE), out / STATE_FILE, kept)
+    assert run_train(base, folder, out, "--steps", 2, "--resume") == 2
+    assert f"{STATE_FILE} is damaged" in capsys.readouterr().err
+
+
+def test_a_moment_that_a_state_lacks_is_damage_and_not_a_traceback(base, pairs_folder, tmp_path, capsys):
+    folder, out = pairs_folder(), tmp_path / "out"
+    assert run_train(base, folder, out, "--steps", 1) == 0
+    with safe_open(out / STATE_FILE, framework="pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(out / STATE_FILE)
+    lost = next(name for name in tensors if name.endswith("exp_avg"))
+    save_file({name: value for name, value in tensors.items() if name != lost}, out / STATE_FILE, metadata)
+    assert run_train(base, folder, out, "--steps", 2, "--resume") == 2
+    assert "is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"", lambda data: b"\xff" * 99])
+def test_a_damaged_cache_is_encoded_anew(base, pairs_folder, tmp_path, capsys, damage):
+    folder, again = pairs_folder(), tmp_path / "again"
+    assert run_train(base, folder, tmp_path / "first", "--steps", 1) == 0
+    (cached,) = (folder / ".encoded").iterdir()
+    whole = cached.read_bytes()
+    cached.write_bytes(damage(whole))
+    capsys.readouterr()
+    assert run_train(base, folder, again, "--steps", 1) == 0
+    assert "6 pairs, 0 of them encoded before" in capsys.readouterr().out and cached.read_bytes() == whole
+    assert (again / WEIGHTS).read_bytes() == (tmp_path / "first" / WEIGHTS).read_bytes()
+
+
+def test_a_base_for_inpainting_is_not_trained_on(base, umm, pairs_folder, tmp_path, monkeypatch, capsys):
+    unet = SimpleNamespace(config=SimpleNamespace(in_channels=9))
+    pipe = SimpleNamespace(unet=unet, vae=umm.vae, scheduler=umm.scheduler, to=lambda device: pipe)
+    monkeypatch.setattr("umm_bench.umm_method.load_umm", lambda *settings: pipe)
+    assert run_train(base, pairs_folder(), tmp_path / "out") == 2
+    assert "is for inpainting" in capsys.readouterr().err

@@ -19,12 +19,16 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from umm_bench.arguments import Parser, real, whole
 from umm_bench.commands import quiet_libraries, run_command, signals_noted
 from umm_bench.errors import UserError
 from umm_bench.mini import family
 from umm_bench.mini.recipes.common import Recipe, Runtime, TrainConfig, fit, run_folder
+from umm_bench.outputs import check_folder
+from umm_bench.weights import first_line
 
 ORIGIN = "origin.json"
+_MOST = 10**6  # of any number of a recipe
 
 # Recipe class and a training from random weights; what the shipped weights had is in the training.json beside them.
 RECIPES: dict[str, tuple[str, TrainConfig]] = {
@@ -71,7 +75,13 @@ def make(name: str, image_size: int = 64, options: Sequence[str] = ()) -> tuple[
         else:
             known = ", ".join([*_options(default), *_options(config)])
             raise UserError(f"--option {option}: {name} has no {key!r}; choose from {known}")
-    return recipe(default), config
+    try:
+        return recipe(default), config
+    except (ValueError, RuntimeError, TypeError, AssertionError, ZeroDivisionError, IndexError) as error:
+        if not options or isinstance(error, UserError):
+            raise
+        # whatever library notices it: sizes that do not fit each other
+        raise UserError(f"{name} cannot be made with {', '.join(options)}: {first_line(error)}") from error
 
 
 def _options(config: Any) -> list[str]:
@@ -87,9 +97,16 @@ def _read(option: str, now: Any, text: str) -> Any:
         if isinstance(now, bool):
             return {"true": True, "false": False}[text]
         if isinstance(now, tuple):
-            return tuple(int(part) for part in text.split(","))
+            values = tuple(int(part) for part in text.split(","))
+            if all(0 < value <= _MOST for value in values):
+                return values
+            raise ValueError
         value = type(now)(text)
-        if math.isfinite(value) and (value > 0 or (value == 0 and (now == 0 or isinstance(now, float)))):
+        if (
+            math.isfinite(value)
+            and value <= _MOST
+            and (value > 0 or (value == 0 and (now == 0 or isinstance(now, float))))
+        ):
             return value
     except (ValueError, KeyError):
         pass
@@ -133,37 +150,29 @@ def training_runs(recipe: Recipe, folder: Path) -> list[dict[str, Any]]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help=", ".join(RECIPES))
-    parser.add_argument("--steps", type=int, help="optimizer steps in all, those before a resume included")
-    parser.add_argument("--size", type=int, default=64, help="pixels; 64 is shipped, others stay in runs/mini-SIZE")
-    parser.add_argument("--folder", type=Path, help="checkpoint folder, default runs/mini/NAME")
-    parser.add_argument("--threads", type=int, help="CPU threads, default all cores")
-    parser.add_argument("--device", help="cpu or cuda; default the GPU where there is one")
-    parser.add_argument("--workers", type=int, help="processes that make batches ahead; default 0, on a GPU all cores")
-    parser.add_argument("--compile", action="store_true", help="torch.compile: minutes to begin, then faster")
-    parser.add_argument("--warm-start", action="store_true", help="begin with the shipped weights, not random ones")
-    parser.add_argument("--seconds", type=float, help="stop, with the checkpoint written, after this long")
-    parser.add_argument(
-        "-o",
-        "--option",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="change the recipe, as batch_size=256 or learning_rate=0.002; a wrong name lists them all",
-    )
-    args = parser.parse_args(argv)
-    return run_command(lambda: _pretrain(args), interrupted="stopped; the same command continues")
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("name", help=", ".join(RECIPES))
+    add("--steps", type=whole(), help="optimizer steps in all, those before a resume included")
+    add("--size", type=whole(32, 2048), default=64, help="pixels; 64 is shipped, others stay in runs/mini-SIZE")
+    add("--folder", type=Path, help="checkpoint folder, default runs/mini/NAME")
+    add("--threads", type=whole(1, 1024), help="CPU threads, default all cores")
+    add("--device", help="cpu or cuda; default the GPU where there is one")
+    add("--workers", type=whole(0, 1024), help="processes that make batches ahead; default 0, on a GPU all cores")
+    add("--compile", action="store_true", help="torch.compile: minutes to begin, then faster")
+    add("--warm-start", action="store_true", help="begin with the shipped weights, not random ones")
+    add("--seconds", type=real(0, above=True), help="stop, with the checkpoint written, after this long")
+    add("-o", "--option", action="append", default=[], metavar="NAME=VALUE",
+        help="change the recipe, as batch_size=256 or learning_rate=0.002; a wrong name lists them all")  # fmt: skip
+    return run_command(lambda: _pretrain(parser.parse_args(argv)), interrupted="stopped; the same command continues")
 
 
 def _pretrain(args: argparse.Namespace) -> None:
     import torch
 
     quiet_libraries()
-    if args.threads:
+    if args.threads is not None:
         torch.set_num_threads(args.threads)
-    if args.steps is not None and args.steps < 1:
-        raise UserError(f"--steps {args.steps}: must be at least 1")
     if args.size != 64 and args.warm_start:
         raise UserError("--warm-start takes the shipped weights, which are for 64 px")
     if args.size % 32:
@@ -175,6 +184,9 @@ def _pretrain(args: argparse.Namespace) -> None:
         warm_start(recipe)
     runtime = Runtime.detect(args.device, args.workers, args.compile)
     folder = args.folder or run_folder(args.name, args.size)
+    check_folder(folder / "checkpoint", "--folder")
+    if args.size == 64:
+        check_folder(family.WEIGHTS, "the family's weights")
     if not (folder / "checkpoint").is_dir():
         note_origin(recipe, folder, args.warm_start)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())

@@ -3,6 +3,7 @@
 A card needs neither the image encoder nor the TIUE that made it, only a base with the same text encoder.
 """
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +41,7 @@ def load_card(path: str | Path) -> SubjectCard:
 
     Raises UserError for a missing file, a pickle, another kind of safetensors file and words that are not finite.
     """
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise UserError(f"no subject card at {path}")
     try:
         with safe_open(path, framework="pt") as file:
@@ -48,18 +49,25 @@ def load_card(path: str | Path) -> SubjectCard:
             if metadata.get("format") not in FORMATS or "words" not in file.keys():  # noqa: SIM118
                 raise UserError(f"{path} is no subject card ({', '.join(FORMATS)}); make one with `sample --save-card`")
             words_KD = file.get_tensor("words")
-    except SafetensorError as error:
+    except (SafetensorError, OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+        if isinstance(error, UserError):
+            raise
         raise UserError(_unreadable(path, error)) from error
-    if words_KD.ndim != 2 or not words_KD.isfinite().all():
-        raise UserError(f"the subject card {path} is damaged: its words must be K x D finite numbers")
+    if words_KD.ndim != 2 or not words_KD.numel() or not words_KD.is_floating_point():
+        raise UserError(f"the subject card {path} is damaged: its words must be K x D numbers")
+    if not words_KD.float().isfinite().all():
+        raise UserError(f"the subject card {path} is damaged: its words are not finite")
     references = metadata.get("references", "1")
-    count = int(references) if references.isdecimal() else 1
+    count = int(references) if references.isdecimal() and len(references) < 10 else 1
     return SubjectCard(words_KD, metadata.get("phrase", ""), count, FORMATS[metadata["format"]])
 
 
-def _unreadable(path: str | Path, error: SafetensorError) -> str:
-    with open(path, "rb") as file:
-        start = file.read(2)
+def _unreadable(path: str | Path, error: Exception) -> str:
+    try:
+        with open(path, "rb") as file:
+            start = file.read(2)
+    except OSError as reason:
+        return f"{path} cannot be read: {reason.strerror}"
     # a pickle of protocol 2 or later, or torch.save's zip archive of one
     if start in (b"PK",) or start[:1] == b"\x80":
         return f"{path} is pickled, which can run code when read; a subject card is a safetensors file"

@@ -6,13 +6,15 @@ import json
 import os
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from umm_bench.errors import UserError
 from umm_bench.umm.encoded import EncodedPairs, tokenizer_digest, weights_digest
 from umm_bench.umm.pipeline import UMMPipeline
 from umm_bench.umm.trainer import TrainConfig, TrainState, initial_state
+from umm_bench.weights import LOAD_ERRORS, first_line
 
 STATE_FILE = "training_state.safetensors"
 # The rate is set anew at each step. How a step's rows are split does not change the run, only their number does.
@@ -79,23 +81,37 @@ def load_state(folder: Path, pipe: UMMPipeline, config: TrainConfig, identity: d
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata()
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); delete it to start anew") from error
-    # a setting that is younger than the state was as it is by default
-    saved = dataclasses.asdict(TrainConfig()) | json.loads(metadata["config"])
+        # a setting that is younger than the state was as it is by default
+        saved = dataclasses.asdict(TrainConfig()) | json.loads(metadata["config"])
+        known, step = dict(json.loads(metadata["identity"])), int(metadata["step"])
+    except LOAD_ERRORS as error:
+        raise UserError(_damaged(path, error)) from error
     for name, value in dataclasses.asdict(config).items():
         if name not in _MAY_DIFFER and saved[name] != value:
             raise UserError(f"cannot resume {folder}: it was trained with {name}={saved[name]}, not {value}")
-    known = json.loads(metadata["identity"])
     for name, value in identity.items():
         if known.get(name) != value:
             raise UserError(f"cannot resume {folder}: the {name} is not the one that it was trained with")
     state = initial_state(pipe, config)
-    state.step = int(metadata["step"])
+    state.step = step
+    try:
+        _fill(state, tensors)
+    except LOAD_ERRORS as error:
+        raise UserError(_damaged(path, error)) from error
+    return state
+
+
+def _fill(state: TrainState, tensors: dict[str, Tensor]) -> None:
     for model, prefix in ((state.tiue, "tiue."), (state.ema, "ema.")):
         model.load_state_dict({k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)})
     for name, parameter in state.tiue.named_parameters():
         prefix = f"adam.{name}."
         moments = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        shapes = {key: tuple(value.shape) for key, value in moments.items()}
+        if shapes not in ({}, {"step": (), "exp_avg": tuple(parameter.shape), "exp_avg_sq": tuple(parameter.shape)}):
+            raise ValueError(f"{prefix} has {shapes}")
         state.optimizer.state[parameter] = {k: v.to(parameter.device) for k, v in moments.items()}
-    return state
+
+
+def _damaged(path: Path, error: Exception) -> str:
+    return f"{path} is damaged ({first_line(error)}); delete it to start anew"

@@ -28,6 +28,7 @@ from umm_bench.umm.augment import Augmentation
 from umm_bench.umm.pairs import Pair, subject_caption, target_image
 from umm_bench.umm.pipeline import UMMPipeline
 from umm_bench.umm.tiue import span_positions
+from umm_bench.weights import LOAD_ERRORS
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ def tokenizer_digest(tokenizer: CLIPTokenizer) -> str:
 def encode_pairs(
     pipe: UMMPipeline, pairs: Iterable[Pair], cache: Path, config: EncodeConfig, part: int = 0, parts: int = 1
 ) -> Iterator[Chunk]:
-    """Writes the pairs into `cache`, a chunk a file, and yields after each; what exists is not redone.
+    """Writes the pairs into `cache`, a chunk a file, and yields after each; what exists whole is not redone.
 
     A file's name is the digest of its pairs' content, of `config`, of the three encoders' weights, the tokenizer
     and the feature extractor. Of several processes each does every `parts`-th chunk, from its `part` on.
@@ -110,7 +111,7 @@ def encode_pairs(
             continue
         content = "".join(pair.digest for pair in chunk)
         path = cache / f"{hashlib.sha256((settings + content).encode()).hexdigest()[:32]}.safetensors"
-        reused = path.exists()
+        reused = _is_whole(path)
         if not reused:
             tensors, skipped = _encode_chunk(pipe, chunk, config)
             with whole_file(path) as unfinished:
@@ -118,6 +119,15 @@ def encode_pairs(
         with safe_open(path, framework="pt") as file:
             skipped = Counter(json.loads(file.metadata()["skipped"]))
         yield Chunk(number, path, len(chunk) - skipped.total(), skipped, reused)
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether a file of the cache is there and can be read: a broken copy or a full disk leaves the start of one."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return isinstance(json.loads(file.metadata()["skipped"]), dict)
+    except LOAD_ERRORS:
+        return False
 
 
 @torch.no_grad()

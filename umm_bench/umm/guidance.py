@@ -4,6 +4,7 @@ A branch is the set of subjects that are images in it: `frozenset({0})` predicts
 None is the unconditional eps_0. Shapes: B batch, C channels, H height, W width.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -129,12 +130,12 @@ class Guidance:
     subject_interval: Interval = (0.0, 1.0)
 
     def __post_init__(self) -> None:
-        """Raises UserError for an interval outside [0, 1] and a negative scale."""
+        """Raises UserError for an interval outside [0, 1] and a scale that is negative or not finite."""
         for start, stop in (self.text_interval, self.subject_interval):
             if not 0.0 <= start <= stop <= 1.0:
                 raise UserError(f"the interval {start}..{stop} must lie between 0 and 1, start before stop")
-        if self.subject_scale is not None and not self.subject_scale >= 0.0:
-            raise UserError(f"the subject's guidance scale is {self.subject_scale}; it must not be negative")
+        if self.subject_scale is not None and not 0.0 <= self.subject_scale < math.inf:
+            raise UserError(f"the subject's guidance scale is {self.subject_scale}; it must be finite and not negative")
 
     def levels(self, progress: float) -> tuple[Level, ...]:
         """The levels at `progress` in [0, 1). Raises UserError for an alpha outside [0, 1]."""

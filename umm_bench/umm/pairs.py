@@ -1,10 +1,12 @@
 """The grounded subject-caption pairs that `curation.build` writes, as the trainer reads them."""
 
 import hashlib
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,7 @@ from PIL import Image
 
 from umm_bench.errors import UserError
 from umm_bench.images import open_image
+from umm_bench.weights import first_line
 
 COLUMNS = ("id", "image", "crop", "caption", "phrase_start", "phrase_end", "head", "box")
 NOUN = "noun"  # builds of old have no such column: the head stands for it
@@ -45,19 +48,25 @@ def read_pairs(folder: Path) -> Iterator[Pair]:
     """
     for file in _open_shards(folder):
         noun = NOUN if NOUN in file.schema_arrow.names else "head"
-        for batch in file.iter_batches(batch_size=64, columns=list(dict.fromkeys([*COLUMNS, noun]))):
-            for row in batch.to_pylist():
-                x0, y0, x1, y1 = row["box"]
-                yield Pair(
-                    id=row["id"],
-                    image=row["image"]["bytes"] or b"",
-                    crop=row["crop"]["bytes"] or b"",
-                    caption=row["caption"],
-                    start=row["phrase_start"],
-                    end=row["phrase_end"],
-                    noun=row[noun],
-                    box=(x0, y0, x1, y1),
-                )
+        try:
+            for batch in file.iter_batches(batch_size=64, columns=list(dict.fromkeys([*COLUMNS, noun]))):
+                yield from (_pair(row, noun) for row in batch.to_pylist())
+        except (pa.ArrowException, OSError, TypeError, ValueError, KeyError) as error:
+            raise UserError(f"a shard in {folder} is damaged, make its pairs again: {first_line(error)}") from error
+
+
+def _pair(row: dict[str, Any], noun: str) -> Pair:
+    x0, y0, x1, y1 = row["box"]
+    return Pair(
+        id=row["id"],
+        image=row["image"]["bytes"] or b"",
+        crop=row["crop"]["bytes"] or b"",
+        caption=row["caption"],
+        start=row["phrase_start"],
+        end=row["phrase_end"],
+        noun=row[noun],
+        box=(x0, y0, x1, y1),
+    )
 
 
 def count_pairs(folder: Path) -> int:
@@ -67,9 +76,10 @@ def count_pairs(folder: Path) -> int:
 
 def _open_shards(folder: Path) -> Iterator[pq.ParquetFile]:
     rows = folder / "data"  # a build has its failures, counts and state beside its rows
-    if not rows.is_dir():
+    if not os.path.isdir(rows):
         rows = folder
-    shards = [shard for shard in sorted(rows.rglob("*.parquet")) if shard.name != "concept_counts.parquet"]
+    found = sorted(rows.rglob("*.parquet")) if os.path.isdir(rows) else []
+    shards = [shard for shard in found if shard.name != "concept_counts.parquet"]
     if not shards:
         raise UserError(f"no parquet pairs in {folder}; make some with `python -m curation.build --output {folder}`")
     for shard in shards:

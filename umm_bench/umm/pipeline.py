@@ -4,6 +4,8 @@ Shapes: B images, C channels, H height, W width, L tokens, D width of the text e
 embedding, N prompts, K pseudo words, R rows of one UNet call (branches times B).
 """
 
+import logging
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -21,13 +23,16 @@ from transformers import CLIPImageProcessorPil, CLIPTextModel, CLIPTokenizer, Pr
 
 from umm_bench.errors import UserError
 from umm_bench.images import ImageInput, as_list, open_image, square
+from umm_bench.umm.callbacks import take_rows
 from umm_bench.umm.canvas import Canvas, picture_canvas
 from umm_bench.umm.cards import SubjectCard
 from umm_bench.umm.control import Control, picture_control
 from umm_bench.umm.guidance import TEXT, Branch, Differences, Guidance, Interval, Schedule, fused_guidance
 from umm_bench.umm.prefix import shared_prefix
 from umm_bench.umm.subjects import Subject, branch_hidden_states, lora_scaled, subject_masks
-from umm_bench.umm.tiue import TIUE
+from umm_bench.umm.tiue import TIUE, cut_off
+
+logger = logging.getLogger(__name__)
 
 
 class UMMPipeline(StableDiffusionPipeline):
@@ -42,7 +47,7 @@ class UMMPipeline(StableDiffusionPipeline):
 
     model_cpu_offload_seq = "image_encoder->tiue->text_encoder->unet->vae"
     _optional_components = ["safety_checker", "feature_extractor", "image_encoder", "tiue", "controlnet"]  # noqa: RUF012
-    _callback_tensor_inputs = ["latents", "encoder_hidden_states"]  # noqa: RUF012
+    _callback_tensor_inputs = ["latents", "prompt_embeds", "negative_prompt_embeds", "encoder_hidden_states"]  # noqa: RUF012
 
     def __init__(
         self,
@@ -215,8 +220,8 @@ class UMMPipeline(StableDiffusionPipeline):
         control_image: the ControlNet's picture, or a list with one for each of several ControlNets;
             controlnet_conditioning_scale and control_interval as controlnet_conditioning_scale and
             control_guidance_start and _end in StableDiffusionControlNetPipeline.
-        callback_on_step_end_tensor_inputs: of "latents" and "encoder_hidden_states" (the rows of this step's
-        branches, h_0 first).
+        callback_on_step_end_tensor_inputs: of "latents", "prompt_embeds" or "encoder_hidden_states" (the rows of this
+            step's branches, h_0 first) and "negative_prompt_embeds" (h_0, to be read only, as in diffusers).
 
         Raises UserError for a phrase that the prompt lacks, has twice or cuts off, an alpha outside [0, 1], an
         unreadable image, and arguments that do not fit together.
@@ -232,6 +237,8 @@ class UMMPipeline(StableDiffusionPipeline):
             callback_on_step_end_tensor_inputs=callback_on_step_end_tensor_inputs,
         )  # fmt: skip
         subjects = [subjects] if isinstance(subjects, Subject) else subjects
+        if not math.isfinite(guidance_scale):
+            raise UserError(f"guidance_scale is {guidance_scale}; it must be a finite number, 1 is off")
         guidance = Guidance(
             tuple(alpha if s.alpha is None else s.alpha for s in subjects),
             subject_guidance_scale,
@@ -270,6 +277,9 @@ class UMMPipeline(StableDiffusionPipeline):
         )
 
         negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else negative_prompt
+        for text in dict.fromkeys(negatives or []):  # encode_prompt warns of a prompt that is cut, not of these
+            if lost := cut_off(self.tokenizer, self.maybe_convert_prompt(text, self.tokenizer)):
+                logger.warning('the negative prompt is too long, and this part is not read: "%s"', lost)
         lora_scale = (cross_attention_kwargs or {}).get("scale")
         h_y_NLD, h_0_NLD = self.encode_prompt(
             prompts, device, 1, self.do_classifier_free_guidance, negatives, lora_scale=lora_scale
@@ -304,7 +314,6 @@ class UMMPipeline(StableDiffusionPipeline):
         num_steps = len(timesteps)
         num_warmup_steps = num_steps - canvas.num_inference_steps * self.scheduler.order
         self._num_timesteps = num_steps
-        stacked: dict[tuple[Branch, ...], Tensor] = {}
         with (
             self.progress_bar(total=canvas.num_inference_steps) as progress_bar,
             shared_prefix(self.unet, len(latents_BCHW)),
@@ -316,9 +325,8 @@ class UMMPipeline(StableDiffusionPipeline):
                 scale = self.guidance_scale if self.do_classifier_free_guidance else 1.0
                 weights = guidance.weights(i / num_steps, scale)
                 branches = tuple(differences.branches(i, i / num_steps, weights))
-                if branches not in stacked:
-                    stacked[branches] = torch.cat([hidden_states[branch] for branch in branches])
-                eps_RCHW = self._predict(canvas, latents_BCHW, t, stacked[branches], control, i / num_steps, num_steps)
+                h_RLD = torch.cat([hidden_states[branch] for branch in branches])
+                eps_RCHW = self._predict(canvas, latents_BCHW, t, h_RLD, control, i / num_steps, num_steps)
                 eps = dict(zip(branches, eps_RCHW.chunk(len(branches)), strict=True))
                 eps_BCHW = fused_guidance(differences.complete(eps, weights), weights)
                 latents_BCHW = self.scheduler.step(eps_BCHW, t, latents_BCHW, **extra_step_kwargs, return_dict=False)[0]
@@ -326,10 +334,13 @@ class UMMPipeline(StableDiffusionPipeline):
                     following = timesteps[i + 1] if i + 1 < num_steps else None
                     latents_BCHW = canvas.kept.restore(latents_BCHW, self.scheduler, following)
                 if callback is not None:
-                    tensors = {"latents": latents_BCHW, "encoder_hidden_states": stacked[branches]}
+                    tensors = {"latents": latents_BCHW, "negative_prompt_embeds": hidden_states.get(None)}
+                    tensors |= dict.fromkeys(("prompt_embeds", "encoder_hidden_states"), h_RLD)
                     changed = callback(self, i, t, {name: tensors[name] for name in callback_tensors}) or {}
                     latents_BCHW = changed.get("latents", latents_BCHW)
-                    stacked[branches] = changed.get("encoder_hidden_states", stacked[branches])
+                    for name in ("prompt_embeds", "encoder_hidden_states"):
+                        if changed.get(name, h_RLD) is not h_RLD:
+                            take_rows(hidden_states, branches, h_RLD, changed[name])
                 if i == num_steps - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
                     progress_bar.update()
         return latents_BCHW

@@ -5,6 +5,7 @@ h_y hidden states of the text; h_r of the text with the subject's words replaced
 the subject is read: at its words and, for a UNet that also reads a summary of the text, where the text has ended.
 """
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from umm_bench.errors import UserError
+from umm_bench.weights import LOAD_ERRORS, first_line, weights_variant
 
 
 class TIUE(ModelMixin, ConfigMixin):
@@ -63,11 +65,19 @@ class TIUE(ModelMixin, ConfigMixin):
 
 
 def load_tiue(path: str | Path, **kwargs: Any) -> TIUE:
-    """A trained TIUE from a folder or the hub. Raises UserError when there is none, or only a pickled one."""
+    """A trained TIUE from a folder or the hub. Raises UserError when there is none, only a pickled one, another model's
+    or one that is damaged.
+    """
     try:
-        return TIUE.from_pretrained(str(path), use_safetensors=True, **kwargs)
-    except OSError as error:
-        pickles = sorted(Path(path).glob("*.bin")) if Path(path).is_dir() else []
+        tiue = TIUE.from_pretrained(str(path), use_safetensors=True, variant=weights_variant(str(path)), **kwargs)
+        broken = [name for name, tensor in tiue.state_dict().items() if not tensor.isfinite().all()]
+        if broken:
+            raise ValueError(f"{broken[0]} is not finite")
+        return tiue
+    except LOAD_ERRORS as error:
+        if os.path.isfile(Path(path) / "config.json") and list(Path(path).glob("*.safetensors")):
+            raise UserError(f"{path} holds no TIUE that can be read: {first_line(error)}") from error
+        pickles = sorted(Path(path).glob("*.bin")) if os.path.isdir(path) else []
         if pickles:
             raise UserError(
                 f"{pickles[0]} holds pickled weights, which can run code when read; convert it to safetensors"
@@ -92,6 +102,13 @@ def span_positions(tokenizer: CLIPTokenizer, prompt: str, start: int, end: int) 
             "shorten it or name the subject earlier"
         )
     return positions
+
+
+def cut_off(tokenizer: CLIPTokenizer, text: str) -> str:
+    """The end of `text` that is beyond the tokenizer's length limit; empty where all of it is read."""
+    offsets = tokenizer(text, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    # the last of the places belongs to the end token
+    return text[offsets[tokenizer.model_max_length - 1][0] :] if len(offsets) > tokenizer.model_max_length else ""
 
 
 def find_phrase(tokenizer: CLIPTokenizer, prompt: str, phrase: str) -> tuple[int, ...]:

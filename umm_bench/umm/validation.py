@@ -7,12 +7,13 @@ from dataclasses import dataclass
 import torch
 from diffusers.utils import make_image_grid
 from PIL import Image
+from transformers import CLIPTokenizer
 
 from umm_bench.errors import UserError
 from umm_bench.images import open_image, square
 from umm_bench.umm.pairs import Pair
 from umm_bench.umm.pipeline import Subject, UMMPipeline
-from umm_bench.umm.tiue import TIUE
+from umm_bench.umm.tiue import TIUE, cut_off, find_phrase
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,19 @@ class Reference:
 
     image: Image.Image
     noun: str
+
+    def prompts(self, config: ValidationConfig) -> list[str]:
+        """The texts to draw; a template's other braces are its own."""
+        return [prompt.replace("{subject}", self.noun) for prompt in config.prompts]
+
+
+def check_prompts(tokenizer: CLIPTokenizer, references: Sequence[Reference], config: ValidationConfig) -> None:
+    """Raises UserError where a prompt cannot be drawn with a reference, or is longer than the tokenizer reads."""
+    for reference in references:
+        for prompt in reference.prompts(config):
+            find_phrase(tokenizer, prompt, reference.noun)
+            if lost := cut_off(tokenizer, prompt):
+                raise UserError(f'the validation prompt "{prompt}" is too long; not read: "{lost}"')
 
 
 def choose_references(pairs: Iterable[Pair], config: ValidationConfig) -> list[Reference]:
@@ -69,7 +83,7 @@ def validation_grid(
     rows = []
     for reference in references:
         images = pipe(
-            [prompt.format(subject=reference.noun) for prompt in config.prompts],
+            reference.prompts(config),
             subjects=[Subject(reference.image, reference.noun)],
             alpha=config.alpha,
             num_inference_steps=config.num_inference_steps,

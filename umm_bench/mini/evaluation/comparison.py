@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
 from figures import Figure, emit
+from umm_bench.arguments import Parser, file_name, whole
 from umm_bench.bench import runner
 from umm_bench.bench.plan import Plan, Request, make_plan, select
 from umm_bench.bench.statistics import PairKey, mean_interval, paired_effect
@@ -24,6 +25,7 @@ from umm_bench.bench.store import Store
 from umm_bench.commands import quiet_libraries, run_command
 from umm_bench.mini.measured import FIGURES, write_figures
 from umm_bench.mini.world import suite
+from umm_bench.outputs import check_folder, check_image_file
 from umm_bench.progress import Tracker
 
 PICTURE = Path("docs/mini/subjects.webp")
@@ -111,20 +113,21 @@ def draw_picture(plan: Plan, folder: Path, path: Path) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     summary, _, rest = (__doc__ or "").partition("\n")
-    parser = argparse.ArgumentParser(
-        description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--subjects", type=int, default=6)
-    parser.add_argument("--images-per-prompt", type=int, default=2)
+    parser = Parser(description=summary, epilog=rest, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--subjects", type=whole(), default=6)
+    parser.add_argument("--images-per-prompt", type=whole(1, 1000), default=2)
     parser.add_argument("--output", type=Path, default=Path("runs/mini/comparison"), help="folder of the store")
-    parser.add_argument("--picture", type=Path, default=PICTURE, help="default %(default)s")
+    parser.add_argument("--picture", type=file_name, default=PICTURE, help="default %(default)s")
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument("--write", action="store_true", help=f"keep the figures for the model cards ({FIGURES.name})")
-    args = parser.parse_args(argv)
-    return run_command(lambda: _compare(args), interrupted="stopped; the same command goes on from here")
+    return run_command(
+        lambda: _compare(parser.parse_args(argv)), interrupted="stopped; the same command goes on from here"
+    )
 
 
 def _compare(args: argparse.Namespace) -> None:
+    check_folder(args.output, "--output")
+    check_image_file(args.picture, "--picture")
     quiet_libraries()
     asked = request(args.subjects, args.images_per_prompt)
     plan = make_plan(asked, select(asked))

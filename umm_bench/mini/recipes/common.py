@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 from atomic import whole_folder
 from umm_bench.errors import UserError
 from umm_bench.mini.family import replace_folder
+from umm_bench.weights import first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -99,8 +100,11 @@ class Runtime:
 
     @classmethod
     def detect(cls, device: str | None = None, workers: int | None = None, compile: bool = False) -> Runtime:
-        """The GPU where there is one, bfloat16 where the processor multiplies it in hardware."""
-        chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        """The GPU where there is one, bfloat16 where the processor multiplies it in hardware.
+
+        Raises UserError for a device that is not here.
+        """
+        chosen = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if chosen.type == "cuda":
             fast, ahead = torch.cuda.is_bf16_supported(), max(1, (os.cpu_count() or 2) - 1)
         else:
@@ -108,6 +112,17 @@ class Runtime:
             fast, ahead = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported(), 0
         dtype = torch.bfloat16 if fast else torch.float32
         return cls(chosen, dtype, ahead if workers is None else workers, compile)
+
+
+def _device(name: str) -> torch.device:
+    try:
+        chosen = torch.device(name)
+        if chosen.type in ("cpu", "cuda"):
+            torch.empty(0, device=chosen)
+            return chosen
+    except (RuntimeError, AssertionError, ValueError):
+        pass
+    raise UserError(f"--device {name}: there is no such device here; give cpu, or cuda where there is a GPU")
 
 
 def to_device(data: Any, device: torch.device) -> Any:
@@ -249,10 +264,15 @@ def _read_checkpoint(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, 
     """What `save_checkpoint` wrote. UserError for a folder that is damaged."""
     try:
         state = json.loads((folder / "state.json").read_text())
+        state["fingerprint"], int(state["step"]), float(state["seconds"])
         names = ("module", "buffers", "average", "optimizer")
         return state, {name: load_file(folder / f"{name}.safetensors") for name in names}
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"{folder} is damaged ({error}); remove it to start anew, or restore it") from error
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise UserError(_damaged(folder, error)) from error
+
+
+def _damaged(folder: Path, error: Exception) -> str:
+    return f"{folder} is damaged ({first_line(error)}); remove it to start anew, or restore it"
 
 
 def fit(
@@ -284,9 +304,14 @@ def fit(
             )
         if state["step"] > config.steps:
             raise UserError(f"{checkpoint} has {state['step']} steps already, more than the {config.steps} asked for")
-        recipe.module.load_state_dict(files["module"] | files["buffers"], strict=False)
-        average.values = to_device(files["average"], runtime.device)
-        _remember(optimizer, files["optimizer"])
+        try:
+            recipe.module.load_state_dict(files["module"] | files["buffers"], strict=False)
+            if {n: t.shape for n, t in files["average"].items()} != {n: t.shape for n, t in average.values.items()}:
+                raise ValueError("its averages are of another model")
+            average.values = to_device(files["average"], runtime.device)
+            _remember(optimizer, files["optimizer"])
+        except (ValueError, RuntimeError, KeyError, TypeError) as error:
+            raise UserError(_damaged(checkpoint, error)) from error
         start, seconds = state["step"], state["seconds"]
     recipe.module.train()
     if runtime.compile:

@@ -13,8 +13,10 @@ import hashlib
 import html
 import io
 import json
+import sys
 import tarfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -25,8 +27,11 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
 from atomic import whole_folder
+from umm_bench.arguments import Parser, whole
+from umm_bench.commands import run_command
 from umm_bench.mini.world import looks, scenes
 from umm_bench.mini.world.looks import Look
+from umm_bench.outputs import check_folder
 
 # What is wrong with a row, and how often; the shares are of the order that LAION's users report.
 DIRT: dict[str, float] = {
@@ -235,13 +240,19 @@ def default_corpus(size: int | None = None, seed: int = 0, varied: bool = False)
     return build(Path("data") / name, size, seed, varied)
 
 
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", type=int, default=DEFAULT_SIZE, help="rows")
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=whole(1, 10**8), default=DEFAULT_SIZE, help="rows")
     parser.add_argument(
         "--varied", action="store_true", help="upright, large, in any design and many colours: for a TIUE"
     )
-    args = parser.parse_args()
-    if args.size < 1:
-        parser.error("--size is a number of rows, at least 1")
+    return run_command(lambda: _make(parser.parse_args(argv)))
+
+
+def _make(args: argparse.Namespace) -> None:
+    check_folder(Path("data"), "the folder of corpora")
     print(default_corpus(args.size, varied=args.varied))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
