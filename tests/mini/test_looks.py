@@ -153,5 +153,3 @@ def test_an_encoders_batch_has_look_alikes_as_other_subjects():
     for first, *others in groups.values():
         misses = {miss for _, miss in looks.near_misses(first, True)}
         assert len(others) == recipe.config.near and set(others) <= misses
-
-
