@@ -80,6 +80,11 @@ class Picture:
         rest.weight_HW = np.where((layer[3].numpy() > 0.1) & near, np.float32(0), self.weight_HW)
         return rest
 
+    @property
+    def differs(self) -> float:
+        """All that differs from what is behind, as `Match.explained`: no drawing explains more."""
+        return float((self.weight_HW * ((self.pixels_HWC - self.backdrop_HWC) ** 2).sum(2)).sum())
+
     def cells(self, side: int) -> tuple[Tensor, Tensor, Tensor]:
         """Picture and backdrop [3, H, W] and weight [H, W] in cells of `side` pixels."""
         planes = np.concatenate([self.pixels_HWC, self.backdrop_HWC, self.weight_HW[..., None]], -1)
@@ -184,6 +189,16 @@ def covered(matches: list[Match]) -> np.ndarray:
         return np.zeros((SIDE, SIDE), bool)
     layers = render(_textures(matches, ["drawing"] * len(matches), False), poses(matches), flips(matches))
     return (F.max_pool2d(layers[:, 3].amax(0)[None], 3, 1, 1)[0] > 0.1).numpy()
+
+
+def box(match: Match) -> tuple[float, float, float, float]:
+    """What a drawing covers of the frame, xyxy in [0, 1]; its centre where nothing of it is seen."""
+    solid = render(_textures([match], ["drawing"], False), poses([match]), flips([match]))[0, 3].numpy() > 0.3
+    rows, cols = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
+    if not len(rows):
+        return match.x, match.y, match.x, match.y
+    left, top, right, bottom = cols[0], rows[0], cols[-1] + 1, rows[-1] + 1
+    return float(left) / SIDE, float(top) / SIDE, float(right) / SIDE, float(bottom) / SIDE
 
 
 def settle(picture: Picture, matches: list[Match], kinds: list[str] | None = None) -> list[Match]:

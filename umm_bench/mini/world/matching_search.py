@@ -22,9 +22,10 @@ from umm_bench.mini.world.looks import COLORS, FIXED, MAIN, SECOND
 from umm_bench.mini.world.matching import LIGHT, SIDE, Match, Picture, gray_levels
 
 COARSE = 32  # pictures are searched in this size
-PADDED = 64
+PADDED = 48
 OUTSIDE = 4  # how far a sprite's square may begin outside of the frame
 OFFSETS = torch.arange(-OUTSIDE, COARSE)
+FARTHEST = PADDED - OUTSIDE  # a square that ended farther out would be seen to begin anew
 PLACES = 32  # of each size and turn, the most promising
 SCALES = (0.22, 0.28, 0.36, 0.45, 0.55, 0.65, 0.76, 0.88, 1.0)
 ANGLES = (-17.0, 0.0, 17.0)  # Gauss-Newton steps reach about as far to both sides
@@ -98,8 +99,8 @@ class _Templates:
 
 def _correlate(spectrum: Tensor, template: Tensor) -> Tensor:
     """Correlation at the admissible offsets, [..., O, O]."""
-    full = torch.fft.irfft2(spectrum * template.conj(), s=(PADDED, PADDED))
-    return full.roll((OUTSIDE, OUTSIDE), (-2, -1))[..., : len(OFFSETS), : len(OFFSETS)]
+    rows = torch.fft.ifft(spectrum * template.conj(), dim=-2)[..., OFFSETS % PADDED, :]
+    return torch.fft.irfft(rows, n=PADDED, dim=-1)[..., OFFSETS % PADDED]
 
 
 @functools.lru_cache(maxsize=8)
@@ -123,6 +124,9 @@ def _templates(design_ids: tuple[str, ...], angles: tuple[float, ...], gray: boo
     frame[:COARSE, :COARSE] = 1
     drawn = np.stack([_drawn(design_ids[owner], gray) for owner, *_ in poses])
     inside = _correlate(torch.fft.rfft2(frame), cover_f) >= 0.9 * cover_N.sum((1, 2))[:, None, None]
+    for n, (_, scale, *_) in enumerate(poses):
+        ends = OFFSETS + round(scale * COARSE) <= FARTHEST
+        inside[n] &= ends[:, None] & ends
     return _Templates(layers_f, cover_f, squares_N.sum((2, 3)), squares_f, inside, torch.from_numpy(drawn), poses)
 
 

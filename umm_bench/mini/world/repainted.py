@@ -28,6 +28,7 @@ POSES = 6  # coarse ones of a drawing whose look is asked for, plain and mirrore
 STARTS = 4  # of these, so many are settled
 GRIDS = (12, 16, 24, 32)  # sides of the frame in which looks are weighed: none finer than the picture shows the sprite
 ALIKE = 1.5  # looks whose pictures differ by less (as `explained`) cannot be told apart
+TOLERANCE = 0.15  # of a look's lead over another that counts as none, where 1 is the picture of the one
 MAIN_0, SECOND_0 = 1, 1 + len(VALUES)  # rows of the layers: what is fixed, main regions without a pattern, second ones,
 PATTERN_0 = SECOND_0 + len(VALUES)  # and for each pattern the grounds and the marks
 A_PATTERN = len(VALUES) + len(COLORS)
@@ -148,7 +149,7 @@ def read(picture: Picture, match: Match, soft: bool = False) -> Reading:
     """Weigh all looks of a match's drawing at its pose, sharp or `soft`."""
     design_id, _ = looks.split_id(match.design)
     shown = match.scale * SIDE
-    side = max((g for g in GRIDS if g <= shown), default=GRIDS[0])
+    side = max((g for g in GRIDS if g <= shown * 2 / picture.pool), default=GRIDS[0])
     layers_CAP, products_CAA, cover_P = _layers(design_id, side, picture.gray, soft)
     image_CP, backdrop_CP, weight_P = _seen(picture, match, side)
     if float((weight_P * cover_P).sum()) < 0.98 * float(cover_P.sum()):
@@ -210,18 +211,22 @@ def repaint(match: Match, look: Look) -> Match:
 
 
 def settle(
-    picture: Picture, starts: Sequence[Match], among: Sequence[Look] | None = None
+    picture: Picture, starts: Sequence[Match], among: Sequence[Look] | None = None, keep: int | None = None
 ) -> list[tuple[Match, Reading]]:
     """Matches with their poses settled, each in the look that explains most (of `among`, where that is given).
 
-    Looks are read at the coarse pose, which is settled in them, and read again.
+    Looks are read at the coarse pose, which is settled in them, and read again. Of the starts, those `keep` are
+    settled whose looks explain most.
     """
+    if not starts:
+        return []
 
     def choose(reading: Reading) -> Look:
         return max(among, key=reading.of) if among else reading.look
 
-    at_start = [repaint(match, choose(read(picture, match))) for match in starts]
-    settled = matching.settle(picture, at_start)
+    coarse = [read(picture, match) for match in starts]
+    promise = np.argsort([-reading.of(choose(reading)) for reading in coarse], kind="stable")[:keep]
+    settled = matching.settle(picture, [repaint(starts[n], choose(coarse[n])) for n in promise])
     readings = [_clearest(picture, match) for match in settled]
     again = [n for n, m in enumerate(settled) if repaint(m, choose(readings[n])).design != m.design]
     moved = matching.settle(picture, [repaint(settled[n], choose(readings[n])) for n in again]) if again else []
@@ -239,23 +244,20 @@ def _clearest(picture: Picture, match: Match) -> Reading:
 def read_look(image: np.ndarray, design_id: str) -> tuple[Look, dict[str, float]]:
     """The look in which a picture (uint8 [S, S, 3]) has a drawing, and how clear each of its parts is (`margins`)."""
     picture = Picture(image)
-    _, reading = _best(settle(picture, _starts(picture, design_id)))
+    _, reading = _best(settle(picture, _starts(picture, design_id), keep=STARTS))
     return reading.look, margins(reading, reading.look)
 
 
 def nearest_look(image: np.ndarray, design_id: str, among: Sequence[Look]) -> int:
     """Which of these looks of a drawing explains most of a picture (uint8 [S, S, 3]), however little that is."""
     picture = Picture(image)
-    _, reading = _best(settle(picture, _starts(picture, design_id, among), among))
+    _, reading = _best(settle(picture, _starts(picture, design_id), among, STARTS))
     return int(np.argmax([reading.of(look) for look in among]))
 
 
-def _starts(picture: Picture, design_id: str, among: Sequence[Look] | None = None) -> list[Match]:
-    """The most promising coarse poses of a drawing, whatever its look, or in a look of `among`."""
-    found = matching_search.search(picture, (design_id,), each=POSES)
-    readings = [read(picture, match) for match in found]
-    explained = [max(map(r.of, among)) if among else r.of(r.look) for r in readings]
-    return [found[n] for n in np.argsort(explained)[::-1][:STARTS]]
+def _starts(picture: Picture, design_id: str) -> list[Match]:
+    """Promising coarse poses of a drawing, whatever its look."""
+    return matching_search.search(picture, (design_id,), each=POSES)
 
 
 def _best(settled: list[tuple[Match, Reading]]) -> tuple[Match, Reading]:
@@ -273,6 +275,14 @@ def margins(reading: Reading, look: Look) -> dict[str, float]:
         others = [reading.best(**{part: value}) for value in _values(part, reading) if value != getattr(look, part)]
         found[part] = min((_margin(reading, look, other) for other in others if other), default=1.0)
     return found
+
+
+def has(reading: Reading, part: str, value: str | None) -> bool:
+    """Whether the look that explains most has this value of a part (of PARTS), as far as that can be told."""
+    if getattr(reading.look, part) == value:
+        return True
+    other = reading.best(**{part: value})
+    return other is None or _margin(reading, reading.look, other) < TOLERANCE
 
 
 def _values(part: str, reading: Reading) -> tuple[str | None, ...]:
