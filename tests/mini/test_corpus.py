@@ -3,12 +3,14 @@
 import io
 import json
 import tarfile
+from collections import Counter
 
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from umm_bench.mini.world import corpus, scenes, sprites, suite
+from umm_bench.mini.world import corpus, looks, scenes, sprites, suite
+from umm_bench.mini.world.looks import Look
 
 
 def test_layout_and_truth(tmp_path):
@@ -35,27 +37,24 @@ def test_the_same_seed_gives_the_same_bytes(tmp_path):
     assert (a / "00000.tar").read_bytes() != (c / "00000.tar").read_bytes()
 
 
-def other_colors(scene):
-    """The sprites said to have a colour that their design does not have."""
-    designs = sprites.load().designs
-    things = [o for o in scene.objects if o.design]
-    return sum(bool(set(o.phrase.split()) & set(scenes.RECOLORS) - set(designs[o.design].colors)) for o in things)
-
-
 def in_the_middle(scene):
     """Whether its first sprite is alone there and large."""
     x0, y0, x1, y1 = scene.objects[0].box
     return len(scene.objects) == 1 and abs(x0 + x1 - 1) < 0.1 and abs(y0 + y1 - 1) < 0.1 and max(x1 - x0, y1 - y0) > 0.6
 
 
-def test_a_varied_corpus_has_the_same_drawings_large_in_the_middle_and_in_other_colors(tmp_path):
-    centred, recolored = [0, 0], [0, 0]
+def test_a_varied_corpus_has_the_same_concepts_large_in_the_middle_and_in_looks_that_no_caption_says(tmp_path):
+    centred, looked, said = [0, 0], [0, 0], [0, 0]
     for i in range(60):
-        plain, varied = corpus.row(i).scene, corpus.row(i, varied=True).scene
-        assert [o.design for o in varied.objects if o.design] == [o.design for o in plain.objects if o.design]
-        recolored = [recolored[0] + other_colors(plain), recolored[1] + other_colors(varied)]
-        centred = [centred[0] + in_the_middle(plain), centred[1] + in_the_middle(varied)]
-    assert centred[1] > 1.3 * centred[0] and recolored[1] > 2 * recolored[0]
+        for k, varied in enumerate((False, True)):
+            scene = corpus.row(i, varied=varied).scene
+            things = [o for o in scene.objects if o.design]
+            worn = [(o, Look.parse(o.look)) for o in things if o.look]
+            centred[k] += in_the_middle(scene)
+            looked[k] += len(worn)
+            said[k] += sum(look.describe(o.concept) in o.phrase for o, look in worn)
+    assert centred[1] > 1.3 * centred[0] and looked[1] > 2 * looked[0] > 10
+    assert said[1] == 0 and 0.6 * looked[0] < said[0] < looked[0]
     corpus.build(tmp_path / "a", 2, varied=True)
     corpus.build(tmp_path / "b", 2)
     kept = [json.loads((tmp_path / name / "corpus.json").read_text())["varied"] for name in "ab"]
@@ -71,15 +70,57 @@ def test_dirt_comes_at_its_rate():
     assert set(corpus.DIRT) - set(kinds) <= {"empty_image"}
 
 
-def test_the_suite_holds_subjects_that_no_training_saw(tmp_path):
-    from umm_bench.mini.world import sprites
+def test_a_wrong_look_names_the_right_thing_in_other_colours():
+    rows = [row for row in map(corpus.row, range(900)) if row.dirt == "wrong_look"]
+    assert len(rows) > 10
+    for row in rows:
+        (thing,) = [o for o in row.scene.objects if o.design]
+        look, caption = Look.parse(thing.look), row.caption.decode()
+        assert thing.concept in caption and thing.phrase not in caption and not row.named
+        assert not set(caption.split()) & ({look.main, look.second, look.mark} - {None}) - set(
+            row.scene.background.phrase.split()
+        )
 
+
+def test_the_suite_holds_subjects_that_are_new_as_their_strata_say(tmp_path):
+    world = sprites.load()
     folder = suite.build(tmp_path / "suite")
-    subjects = json.loads((folder / "subjects.json").read_text())
-    prompts = json.loads((folder / "prompts.json").read_text())
-    assert len(subjects) >= 20
-    assert {p["kind"] for p in prompts} == {"recontextualise", "accessorise", "property", "style", "two_subjects"}
+    subjects, _, prompts = (
+        json.loads((folder / f"{name}.json").read_text()) for name in ("subjects", "pairs", "prompts")
+    )
+    alone = [subject for subject in subjects if subject["stratum"] != "pair"]
+    assert len(alone) >= 24 and len({subject["id"] for subject in subjects}) == len(subjects)
+    assert Counter((s["stratum"], s["frequency"]) for s in alone) == Counter(suite.STRATA)
+    assert len({(s["stratum"], s["frequency"]) for s in alone[:4]}) >= 3, "the first four are of several strata"
     for subject in subjects:
-        assert sprites.load().designs[subject["design"]].split == "held_out"
+        design_id, look = looks.split_id(subject["design"])
+        design = world.designs[design_id]
+        if subject["stratum"] == "drawing":
+            assert look is None and design.split == "held_out"
+        else:
+            assert design == scenes.usual(subject["class_noun"])
+            assert (look is None) == (subject["stratum"] == "usual")
+            assert look is None or looks.held_out(design.concept, look)
+        assert subject["seen"] == (subject["frequency"] != "never")
         assert len(list((folder / subject["id"]).glob("*.png"))) == suite.REFERENCES
-    assert all(prompt["template"].count("{subject}") == 1 for prompt in prompts)
+    kinds = {"recontextualise", "accessorise", "property", "style", "two_subjects", "two_references"}
+    assert {prompt["kind"] for prompt in prompts} == kinds
+    for prompt in prompts:
+        names = ["{subject_1}", "{subject_2}"] if prompt["kind"] == "two_references" else ["{subject}"]
+        assert all(prompt["template"].count(name) == 1 for name in names)
+
+
+def test_pairs_are_crossed_by_class_and_colour_and_each_comes_on_either_side(tmp_path):
+    made, partners = suite.pairs()
+    entries = {entry["id"]: entry for entry in [*suite.subjects(), *partners]}
+    assert len(made) >= 16 and len({pair["id"] for pair in made}) == len(made)
+    assert Counter((p["classes"], p["colors"]) for p in made) == Counter(suite.PAIRS)
+    for pair in made:
+        a, b = (entries[subject] for subject in pair["subjects"])
+        one, other = (looks.split_id(entry["design"])[1] for entry in (a, b))
+        assert (a["class_noun"] == b["class_noun"]) == (pair["classes"] == "one class")
+        colors = [{look.main, look.second, look.mark} - {None} for look in (one, other)]
+        assert one.main == other.main if pair["colors"] == "like" else not colors[0] & colors[1]
+        assert one.pattern != other.pattern
+    partnered = {entry["id"] for entry in partners}
+    assert 4 < sum(pair["subjects"][0] in partnered for pair in made) < len(made) - 4

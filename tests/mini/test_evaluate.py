@@ -16,7 +16,7 @@ from umm_bench.errors import UserError
 from umm_bench.mini import evaluate, family
 from umm_bench.mini.evaluation import detector, embedders, generator, intervals, subjects, truth
 from umm_bench.mini.measured import read_figures, write_figures
-from umm_bench.mini.world import backgrounds, scenes, sprites, suite
+from umm_bench.mini.world import backgrounds, looks, scenes, sprites, suite
 from umm_bench.umm_method import load_umm
 
 
@@ -164,7 +164,7 @@ def test_subjects_and_validation_designs_were_in_no_training():
     assert len(tiue) >= 40 and {d.split for d in tiue} == {"held_out"}
     assert len({d.concept for d in tiue}) == len(tiue) and {d.concept for d in tiue} <= set(generator.frequent())
     validation = truth.validation_designs()
-    tuned = {sprites.load().designs[s["design"]].identity for s in suite.subjects()}
+    tuned = {sprites.load().designs[looks.split_id(s["design"])[0]].identity for s in suite.subjects()}
     assert {d.split for d in validation} == {"held_out"} and not tuned & {d.identity for d in validation}
 
 

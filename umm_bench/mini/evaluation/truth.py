@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw
 
 from figures import Figure
 from umm_bench.mini.evaluation.intervals import share
-from umm_bench.mini.world import backgrounds, checker, scenes, sprites, suite
+from umm_bench.mini.world import backgrounds, checker, looks, scenes, sprites, suite
 from umm_bench.mini.world.sprites import Design
 
 VALIDATION, TUNING = "checker-validate", "checker-tune"  # keys of the pictures
@@ -28,7 +28,7 @@ RELATIONS = {"left of": (0.27, 0.5, 0.73, 0.5), "right of": (0.73, 0.5, 0.27, 0.
 def validation_designs(number: int = SUBJECTS) -> list[Design]:
     """Held-out designs that are no subjects of the suite and have rivals in their concept, spread over the ranks."""
     world = sprites.load()
-    tuned = {world.designs[s["design"]].identity for s in suite.subjects()}
+    tuned = {world.designs[looks.split_id(s["design"])[0]].identity for s in suite.subjects()}
     pool = [d for c in world.concepts for d in world.members(c.name, "held_out") if d.identity not in tuned]
     pool = [d for d in pool if len({m.identity for m in world.members(d.concept)}) > 1]
     return pool[:: max(1, len(pool) // number)][:number]

@@ -22,7 +22,6 @@ from safetensors.torch import load_file, save_file
 
 from atomic import whole_folder
 from umm_bench.errors import UserError
-from umm_bench.mini.family import replace_folder
 from umm_bench.weights import first_line
 
 if TYPE_CHECKING:
