@@ -8,9 +8,9 @@ conditions are constants.
 import copy
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
@@ -36,8 +36,8 @@ from baselines.finetuning import (
 from baselines.stable_diffusion import draw
 from umm_bench.base import Base
 from umm_bench.images import open_image
-from umm_bench.methods import Generation, Prompt, Subject
-from umm_bench.seeding import seed_for
+from umm_bench.methods import Case, Generation, Prompt, Subject
+from umm_bench.seeding import digest, seed_for
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +48,13 @@ ATTENTION_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
 class DreamBoothConfig:
     """Sized for the mini family on a CPU; for SD 1.5 diffusers takes 800 steps at 5e-6 and 200 class images.
 
+    `identifiers` are rare words, one for each subject of a case; `steps` and `num_class_images` are for one subject.
     `lora_rank` None fine-tunes the whole UNet, a number trains adapters of that rank on its attention only
     (which wants a learning rate about ten times as high). `num_class_images` 0 turns prior preservation off.
     The batch is `batch_size` pictures of the subject and as many of the class.
     """
 
-    identifier: str = "sks"
+    identifiers: tuple[str, ...] = ("sks", "pll", "ucd")
     steps: int = 200
     batch_size: int = 2
     learning_rate: float = 3e-4
@@ -73,40 +74,52 @@ class DreamBoothConfig:
             require_positive(self, "lora_rank")
         if self.num_class_images < 0:
             raise ValueError(f"num_class_images must not be negative, got {self.num_class_images}")
+        if not self.identifiers or len(set(self.identifiers)) < len(self.identifiers):
+            raise ValueError(f"identifiers must be at least one word and all different, got {self.identifiers}")
 
 
 class DreamBooth:
+    """Fine-tuned on all subjects of a case together, each with an identifier of its own."""
+
     name = "dreambooth"
     config_class = DreamBoothConfig
+    setup_for: ClassVar[Literal["case"]] = "case"
+    max_subjects: ClassVar[int | None] = None
+
+    @staticmethod
+    def check(config: DreamBoothConfig, base: Base, case: Case, prompt: Prompt) -> str | None:
+        if len(case.subjects) <= len(config.identifiers):
+            return None
+        return f"{len(case.subjects)} subjects but {len(config.identifiers)} identifiers; --set dreambooth.identifiers"
+
+    @staticmethod
+    def words(config: DreamBoothConfig, case: Case) -> tuple[str, ...]:
+        named = zip(config.identifiers, case.class_nouns, strict=False)
+        return tuple(f"{identifier} {noun}" for identifier, noun in named)
 
     def __init__(self, base: Base, config: DreamBoothConfig, generation: Generation) -> None:
         self.base, self.config, self.generation = base, config, generation
 
-    def setup(self, subject: Subject, directory: Path) -> StableDiffusionPipeline:
+    def setup(self, case: Case, directory: Path) -> StableDiffusionPipeline:
         """Fine-tunes and saves to `directory`, or finds it there; returns a pipeline with the tuned UNet.
 
         The saved state, in half precision, is what generates, also right after training.
         """
-        record = {
-            "method": self.name,
-            "config": asdict(self.config),
-            "base": self.base.fingerprint,
-            "subject": subject.id,
-        }
+        record = {"method": self.name, "config": asdict(self.config), "base": self.base.fingerprint, "subject": case.id}
         if not is_complete(directory, record):
-            unet, progress = self.trainable_unet(subject), Progress(directory, record)
-            for _ in self.train(subject, unet, progress):
+            unet, progress = self.trainable_unet(case), Progress(directory, record)
+            for _ in self.train(case, unet, progress):
                 pass
             progress.finish(directory, lambda path: self.save(unet, path))
-            logger.info("fine-tuned the UNet for %s", subject.id)
+            logger.info("fine-tuned the UNet for %s", case.id)
         return self.load(directory)
 
     def generate(
-        self, state: StableDiffusionPipeline, subject: Subject, prompt: Prompt, seeds: Sequence[int]
+        self, states: Sequence[StableDiffusionPipeline], case: Case, prompt: Prompt, seeds: Sequence[int]
     ) -> list[Image.Image]:
-        return draw(state, prompt.text(f"{self.config.identifier} {subject.class_noun}"), seeds, self.generation)
+        return draw(states[0], prompt.text(self.words(self.config, case)), seeds, self.generation)
 
-    def trainable_unet(self, subject: Subject) -> UNet2DConditionModel:
+    def trainable_unet(self, case: Case) -> UNet2DConditionModel:
         """A float32 copy of the base's UNet in which everything, or only a new LoRA, takes gradients."""
         unet = copy.deepcopy(self.base.pipeline().unet).float()
         if self.config.lora_rank is None:
@@ -114,7 +127,7 @@ class DreamBooth:
         unet.requires_grad_(False)
         rank = self.config.lora_rank
         with torch.random.fork_rng(devices=[]):  # peft draws the adapters from the global generator
-            torch.manual_seed(seed_for(self.name, subject.id, "lora"))
+            torch.manual_seed(seed_for(self.name, case.id, "lora"))
             unet.add_adapter(
                 LoraConfig(
                     r=rank,
@@ -126,42 +139,40 @@ class DreamBooth:
         return unet
 
     def train(
-        self, subject: Subject, unet: UNet2DConditionModel, progress: Progress | None = None
+        self, case: Case, unet: UNet2DConditionModel, progress: Progress | None = None
     ) -> Iterator[tuple[int, float]]:
         """Fine-tunes `unet` in place, yielding (step, loss). UserError when it diverges.
 
-        With `progress` it goes on where a former call was cut off.
+        Each step draws from the pictures of all subjects. With `progress` it goes on where a former call was cut off.
         """
-        config, pipe = self.config, self.base.pipeline()
-        size = image_size(pipe)
-        latents = cache_latents(pipe.vae, read_references(subject.references), size, config.augment)
-        h_subject_BLD = self.condition(instance_prompt(subject, config.identifier), config.batch_size)
+        config, pipe, folder = self.config, self.base.pipeline(), progress.folder if progress else None
+        size, named = image_size(pipe), list(zip(case.subjects, config.identifiers, strict=False))
+        images = [read_references(subject.references) for subject in case.subjects]
+        texts = [instance_prompt(subject, identifier) for subject, identifier in named]
+        own = Pictures(self, images, texts, size)
         prior = None
         if config.num_class_images:
-            prior = cache_latents(
-                pipe.vae, self.class_images(subject, progress.folder if progress else None), size, config.augment
-            )
-            h_class_BLD = self.condition(class_prompt(subject), config.batch_size)
+            images = [self.class_images(subject, folder) for subject in case.subjects]
+            prior = Pictures(self, images, [class_prompt(subject) for subject in case.subjects], size)
         schedule = training_schedule(pipe)
         parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
         # Fused: the same update in a quarter of the time, which is an eighth of a step on a CPU.
         optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
         unet.train()
-        for step in range(progress.begin(parameters, optimizer) if progress else 0, config.steps):
-            generator = torch.Generator().manual_seed(seed_for(self.name, subject.id, step))
-            image_B = torch.randint(len(latents), (config.batch_size,), generator=generator)
-            z_BCHW, h_BLD = latents.sample(image_B, generator), h_subject_BLD
+        steps = config.steps * len(case.subjects)
+        for step in range(progress.begin(parameters, optimizer) if progress else 0, steps):
+            generator = torch.Generator().manual_seed(seed_for(self.name, case.id, step))
+            z_BCHW, h_BLD = own.sample(config.batch_size, generator)
             if prior is not None:
-                class_B = torch.randint(len(prior), (config.batch_size,), generator=generator)
-                z_BCHW = torch.cat([z_BCHW, prior.sample(class_B, generator)])
-                h_BLD = torch.cat([h_subject_BLD, h_class_BLD])
+                z_class_BCHW, h_class_BLD = prior.sample(config.batch_size, generator)
+                z_BCHW, h_BLD = torch.cat([z_BCHW, z_class_BCHW]), torch.cat([h_BLD, h_class_BLD])
             errors_B = denoising_errors(unet, schedule, z_BCHW.float(), h_BLD.float(), generator)
             loss = errors_B[: config.batch_size].mean()
             if prior is not None:
                 loss = loss + config.prior_loss_weight * errors_B[config.batch_size :].mean()
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
-            require_finite(self.name, subject, step, loss, norm)
+            require_finite(self.name, case, step, loss, norm)
             optimizer.step()
             optimizer.zero_grad()
             if progress:
@@ -177,7 +188,8 @@ class DreamBooth:
         images: list[Image.Image] = []
         for start in range(0, len(seeds), 8):
             batch = seeds[start : start + 8]
-            paths = [folder / f"class-{start + i}.png" for i in range(len(batch))] if folder else []
+            noun = digest(subject.class_noun, length=8)
+            paths = [folder / f"class-{noun}-{start + i}.png" for i in range(len(batch))] if folder else []
             if paths and all(path.is_file() for path in paths):
                 images += [open_image(path) for path in paths]
                 continue
@@ -190,11 +202,11 @@ class DreamBooth:
         return images
 
     @torch.no_grad()
-    def condition(self, text: str, batch_size: int) -> Tensor:
-        """Text hidden states [B, L, D], made as the pipeline makes them."""
+    def condition(self, text: str) -> Tensor:
+        """Text hidden states [1, L, D], made as the pipeline makes them."""
         pipe = self.base.pipeline()
         h_1LD, _ = pipe.encode_prompt(text, pipe.device, 1, do_classifier_free_guidance=False)
-        return h_1LD.repeat(batch_size, 1, 1)
+        return h_1LD
 
     def save(self, unet: UNet2DConditionModel, directory: Path) -> None:
         """Writes `unet/` for `UNet2DConditionModel.from_pretrained`, or a LoRA for `load_lora_weights`."""
@@ -214,6 +226,28 @@ class DreamBooth:
         tuned = with_components(pipe, unet=copy.deepcopy(pipe.unet))
         tuned.load_lora_weights(directory)
         return tuned
+
+
+class Pictures:
+    """Latents of one group of pictures a subject, each picture with the condition of its group."""
+
+    def __init__(
+        self, method: DreamBooth, groups: Sequence[Sequence[Image.Image]], texts: Sequence[str], size: int
+    ) -> None:
+        config, vae = method.config, method.base.pipeline().vae
+        caches = [cache_latents(vae, images, size, config.augment) for images in groups]
+        self.latents = replace(
+            caches[0],
+            mean_NCHW=torch.cat([cache.mean_NCHW for cache in caches]),
+            std_NCHW=torch.cat([cache.std_NCHW for cache in caches]),
+        )
+        self.group_N = torch.tensor([group for group, cache in enumerate(caches) for _ in range(len(cache))])
+        self.h_SLD = torch.cat([method.condition(text) for text in texts])
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Latents [B, C, H, W] of random pictures, and their conditions [B, L, D]."""
+        image_B = torch.randint(len(self.latents), (batch_size,), generator=generator)
+        return self.latents.sample(image_B, generator), self.h_SLD[self.group_N[image_B].to(self.h_SLD.device)]
 
 
 def instance_prompt(subject: Subject, identifier: str) -> str:

@@ -22,7 +22,7 @@ from torch.nn import functional as F
 
 from umm_bench.errors import UserError
 from umm_bench.images import open_image
-from umm_bench.methods import Subject
+from umm_bench.methods import Case, Subject
 
 Augment = Literal["none", "flip"]
 STATE_FILE = "state.json"
@@ -73,12 +73,12 @@ def require_positive(config: object, *names: str) -> None:
             raise ValueError(f"{name} must be above 0, got {getattr(config, name)}")
 
 
-def require_finite(method: str, subject: Subject, step: int, loss: Tensor, gradient_norm: Tensor) -> None:
+def require_finite(method: str, target: Subject | Case, step: int, loss: Tensor, gradient_norm: Tensor) -> None:
     """UserError where a fine-tune diverges; called before the optimizer's step number `step`, from 0."""
     for name, value in (("loss", loss.item()), ("gradient", gradient_norm.item())):
         if not math.isfinite(value):
             raise UserError(
-                f"{method} of {subject.id}: the {name} became {value} at step {step + 1}; "
+                f"{method} of {target.id}: the {name} became {value} at step {step + 1}; "
                 f"lower the rate with --set {method}.learning_rate=RATE"
             )
 
@@ -225,7 +225,8 @@ class Progress:
 
     def finish(self, directory: Path, write: Callable[[Path], None]) -> None:
         """`save_state`, after which nothing is unfinished."""
-        save_state(directory, self._record, self.losses, write, self.seconds_before)
+        trained = sum(parameter.numel() for parameter in self._parameters)
+        save_state(directory, self._record, self.losses, write, self.seconds_before, trained)
         shutil.rmtree(self.folder)
 
 
@@ -235,16 +236,19 @@ def save_state(
     losses: list[float],
     write: Callable[[Path], None],
     seconds_before: float = 0.0,
+    trained_parameters: int = 0,
 ) -> None:
     """Lets `write` fill a folder beside `directory`, then moves it in place: no half state is ever found.
 
-    `seconds_before` is what was spent in calls that were cut off, which the bench counts too.
+    `seconds_before` is what was spent in calls that were cut off, which the bench counts too, as it notes the steps
+    and the number of trained parameters.
     """
     partial = directory.with_name(f"{directory.name}.partial-{os.getpid()}")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     write(partial)
     state = {"record": record, "losses": losses, "seconds_before": seconds_before}
+    state |= {"steps": len(losses), "trained_parameters": trained_parameters}
     (partial / STATE_FILE).write_text(json.dumps(state, indent=1))
     if directory.exists():
         shutil.rmtree(directory)

@@ -1,15 +1,16 @@
-"""Plain Stable Diffusion: it sees the class noun and never the subject's pictures. The floor for identity."""
+"""Plain Stable Diffusion: it sees the class nouns and never the subjects' pictures. The floor for identity."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
 from umm_bench.base import Base
-from umm_bench.methods import Generation, Prompt, Subject
+from umm_bench.methods import Case, Generation, Prompt, Subject
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class StableDiffusionConfig:
 class StableDiffusion:
     name = "sd"
     config_class = StableDiffusionConfig
+    max_subjects: ClassVar[int | None] = None
 
     def __init__(self, base: Base, config: StableDiffusionConfig, generation: Generation) -> None:
         self.base, self.config, self.generation = base, config, generation
@@ -27,8 +29,8 @@ class StableDiffusion:
     def setup(self, subject: Subject, directory: Path) -> None:
         return None
 
-    def generate(self, state: None, subject: Subject, prompt: Prompt, seeds: Sequence[int]) -> list[Image.Image]:
-        return draw(self.base.pipeline(), prompt.text(subject.class_noun), seeds, self.generation)
+    def generate(self, states: Sequence[None], case: Case, prompt: Prompt, seeds: Sequence[int]) -> list[Image.Image]:
+        return draw(self.base.pipeline(), prompt.text(case.class_nouns), seeds, self.generation)
 
 
 def draw(pipe: StableDiffusionPipeline, text: str, seeds: Sequence[int], generation: Generation) -> list[Image.Image]:

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from baselines.finetuning import (
@@ -30,7 +31,7 @@ from baselines.finetuning import (
 from baselines.stable_diffusion import draw
 from umm_bench.base import Base
 from umm_bench.errors import UserError
-from umm_bench.methods import Generation, Prompt, Subject
+from umm_bench.methods import Case, Generation, Prompt, Subject
 from umm_bench.seeding import seed_for
 
 logger = logging.getLogger(__name__)
@@ -72,14 +73,25 @@ class TextualInversionConfig:
 
 
 class TextualInversion:
+    """A word for each subject, learnt alone; a prompt for several has them all."""
+
     name = "textual_inversion"
     config_class = TextualInversionConfig
+    max_subjects: ClassVar[int | None] = None
+
+    @staticmethod
+    def words(config: TextualInversionConfig, case: Case) -> tuple[str, ...]:
+        """The placeholder, and for further subjects one with a number in it: "<umm-subject>", "<umm-subject-2>"."""
+        # None may begin with another: diffusers replaces a word of several vectors wherever it finds it.
+        start, end = config.placeholder[:-1], config.placeholder[-1:]
+        return (config.placeholder, *(f"{start}-{n}{end}" for n in range(2, len(case.subjects) + 1)))
 
     def __init__(self, base: Base, config: TextualInversionConfig, generation: Generation) -> None:
         self.base, self.config, self.generation = base, config, generation
+        self._known: tuple[list[Tensor], StableDiffusionPipeline] | None = None
 
-    def setup(self, subject: Subject, directory: Path) -> StableDiffusionPipeline:
-        """Learns the word and saves it to `directory`, or finds it there; the pipeline returned knows it."""
+    def setup(self, subject: Subject, directory: Path) -> Tensor:
+        """Learns the word's rows [V, D] and saves them to `directory`, or finds them there."""
         record = {
             "method": self.name,
             "config": asdict(self.config),
@@ -93,14 +105,22 @@ class TextualInversion:
             tensors = {self.config.placeholder: rows_VD.detach().cpu()}
             progress.finish(directory, lambda path: save_file(tensors, path / EMBEDDINGS_FILE))
             logger.info("learnt %s for %s", self.config.placeholder, subject.id)
-        pipe = self.copied_pipeline()
-        pipe.load_textual_inversion(directory, weight_name=EMBEDDINGS_FILE)
-        return pipe
+        return load_file(directory / EMBEDDINGS_FILE)[self.config.placeholder]
 
-    def generate(
-        self, state: StableDiffusionPipeline, subject: Subject, prompt: Prompt, seeds: Sequence[int]
-    ) -> list[Image.Image]:
-        return draw(state, prompt.text(self.config.placeholder), seeds, self.generation)
+    def generate(self, states: Sequence[Tensor], case: Case, prompt: Prompt, seeds: Sequence[int]) -> list[Image.Image]:
+        words = self.words(self.config, case)
+        return draw(self.knowing(states, words), prompt.text(words), seeds, self.generation)
+
+    def knowing(self, states: Sequence[Tensor], words: Sequence[str]) -> StableDiffusionPipeline:
+        """A pipeline that knows each word by its rows. The last one is kept."""
+        known = self._known[0] if self._known else []
+        if len(known) != len(states) or any(a is not b for a, b in zip(known, states, strict=True)):
+            pipe = self.copied_pipeline()
+            for word, rows_VD in zip(words, states, strict=True):
+                pipe.load_textual_inversion({word: rows_VD})
+            self._known = (list(states), pipe)
+        assert self._known is not None
+        return self._known[1]
 
     def copied_pipeline(self) -> StableDiffusionPipeline:
         """The base with its own tokenizer and text encoder: a new word changes both."""

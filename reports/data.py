@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 
+from umm_bench.bench import schema
 from umm_bench.errors import UserError
 
 FIRST_METRICS = ("identity", "dino", "clip_i", "clip_t", "concept", "background")
@@ -120,11 +121,7 @@ def read_report(store_path: Path, run_id: str) -> Report:
     """Everything the store knows of a run. UserError when the file or the run is not there."""
     if not store_path.is_file():
         raise UserError(f"there is no results file {store_path}; `python -m umm_bench.run` makes one")
-    try:
-        connection = duckdb.connect(str(store_path))
-    except duckdb.Error as error:
-        raise UserError(f"cannot open {store_path}: {str(error).splitlines()[0]}") from error
-    with connection:
+    with schema.connect(store_path) as connection:
         return Reader(connection, store_path.parent, run_id).report()
 
 
@@ -145,13 +142,15 @@ class Reader:
         summaries = {
             (method, metric): Interval(*interval)
             for method, metric, *interval in self.rows(
-                "select method, metric, mean, low, high, samples, subjects from summaries where run_id = ?"
+                "select method, metric, mean, low, high, samples, cases from summaries where run_id = ?"
+                " order by subject_count desc"  # of cases of one subject, where there are any
             )
         }
         comparisons = [
             Comparison(method, reference, metric, Interval(*effect))
             for method, reference, metric, *effect in self.rows(
-                "select method, reference, metric, effect, low, high, pairs, subjects from comparisons where run_id = ?"
+                "select method, reference, metric, effect, low, high, pairs, cases from comparisons where run_id = ?"
+                " qualify subject_count = min(subject_count) over ()"
             )
         ]
         present = {sample.method for sample in samples}
@@ -185,14 +184,16 @@ class Reader:
         scores: dict[str, dict[str, float]] = {}
         explanations: dict[str, dict[str, str]] = {}
         for key, metric, value, explanation in self.rows(
-            "select sample_key, metric, value, explanation from run_results where run_id = ?"
+            "select sample_key, metric, avg(value), string_agg(explanation, '; ' order by subject) from run_results"
+            " where run_id = ? group by sample_key, metric"
         ):
             scores.setdefault(key, {})[metric] = value
             explanations.setdefault(key, {})[metric] = explanation
         rows = self.rows(
-            "select path, references_json, sample_key, method, subject, class_noun, prompt_id, prompt_kind,"
-            " prompt, image_index, seed from run_samples join samples using (sample_key) where run_id = ?"
-            " order by subject, prompt_id, method, image_index"
+            "select path, references_json, sample_key, method, case_id, class_noun, prompt_id, prompt_kind,"
+            " prompt, image_index, seed from run_samples join samples using (sample_key)"
+            " join sample_subjects using (sample_key) where run_id = ? and place = 1"
+            " order by case_id, prompt_id, method, image_index"
         )
         return tuple(
             Sample(
@@ -209,7 +210,7 @@ class Reader:
         rows = self.rows(
             """
             with mine as (select samples.* from run_samples join samples using (sample_key) where run_id = ?),
-                 used as (select distinct method, setup_key from mine)
+                 used as (select distinct method, setup_key from mine join sample_subjects using (sample_key))
             select mine.method,
                    (select avg(setups.seconds) from used join setups using (setup_key)
                     where used.method = mine.method),

@@ -12,6 +12,7 @@ from umm_bench.seeding import path_digest
 
 if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
+    from transformers import CLIPTokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +79,19 @@ class Base:
             raise UserError(f"cannot load base '{self.name}' from {self.location}: {reason}") from error
         pipe.set_progress_bar_config(disable=True)
         return pipe.to(self.device)
+
+    @cached_property
+    def tokenizer(self) -> CLIPTokenizer:
+        """The pipeline's tokenizer, without its weights. `UserError` when it cannot be loaded."""
+        from transformers import CLIPTokenizer
+
+        try:
+            return CLIPTokenizer.from_pretrained(self.location, subfolder="tokenizer")
+        except (OSError, ValueError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"cannot load the tokenizer of base '{self.name}' from {self.location}: {reason}"
+            ) from error
 
     def pipeline(self) -> StableDiffusionPipeline:
         """The one shared pipeline, float32, on `device`. Treat it as read-only: copy what you train."""

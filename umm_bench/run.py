@@ -19,6 +19,7 @@ from rich.console import Console
 
 from umm_bench.base import load_base
 from umm_bench.bench import runner
+from umm_bench.bench.conclusions import conclude
 from umm_bench.bench.leaderboard import show_leaderboard
 from umm_bench.bench.plan import Request, Selection, inputs_digest, make_plan, metric_config, select
 from umm_bench.bench.store import Store
@@ -79,7 +80,7 @@ def _is_finished(request: Request, selection: Selection, store: Store) -> bool:
         found["sample_key"]
         for found in store.rows("select sample_key from run_samples where run_id = ?", [request.run_id])
     ]
-    return len(store.finished_samples(keys)) == len(keys)
+    return len(store.finished_samples(keys) | store.undrawn(keys).keys()) == len(keys)
 
 
 def _execute(
@@ -96,6 +97,7 @@ def _execute(
         config_json=asdict(request),
         code_version=version("umm-bench"),
         suite=request.suite,
+        suite_hash=selection.fingerprint,
         base=request.base,
         watched_json=[str(path) for path in plan.watched],
     )
@@ -104,7 +106,7 @@ def _execute(
     _track(console, "images", images, runner.generate(plan, store, batch_size))
     scores = sum(len(samples) for samples in runner.unscored(plan, store).values())
     _track(console, "scores", scores, runner.score(plan, store))
-    runner.conclude(plan, store)
+    conclude(plan, store)
     store.finish_run(request.run_id, inputs)
 
 
@@ -138,15 +140,15 @@ def _request(options: argparse.Namespace) -> Request:
     for name in ("images_per_prompt", "steps", "batch_size"):
         if getattr(options, name) < 1:
             raise UserError(f"--{name.replace('_', '-')} must be at least 1")
-    for name in ("subjects", "prompts"):
-        if not getattr(options, name).strip(" ,0"):
-            raise UserError(f"--{name} asks for none")
+    if not options.prompts.strip(" ,0"):
+        raise UserError("--prompts asks for none")
     return Request(
         methods=_names(options.methods, "--methods"),
         metrics=_names(options.metrics, "--metrics"),
         suite=options.suite,
         suite_path=options.suite_path,
         subjects=options.subjects,
+        pairs=options.pairs,
         prompts=options.prompts,
         images_per_prompt=options.images_per_prompt,
         seed=options.seed,
@@ -183,6 +185,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--suite-path", help="folder of the suite's data, where the suite needs one")
     number = "a number, or ids separated by commas (default: %(default)s)"
     parser.add_argument("--subjects", default=defaults.subjects, help=number)
+    parser.add_argument("--pairs", default=defaults.pairs, help="of two subjects, each named FIRST+SECOND; likewise")
     parser.add_argument("--prompts", default=defaults.prompts, help=number)
     parser.add_argument("--images-per-prompt", type=int, default=defaults.images_per_prompt)
     parser.add_argument("--seed", type=int, default=defaults.seed)

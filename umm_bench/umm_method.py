@@ -13,7 +13,7 @@ from umm_bench.errors import UserError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-    from umm_bench.methods import Generation, Prompt, Subject
+    from umm_bench.methods import Case, Generation, Prompt, Subject
     from umm_bench.umm import UMMPipeline
 
 # the vision tower of the CLIP whose text tower Stable Diffusion 1.x conditions on
@@ -23,7 +23,7 @@ DEFAULT_IMAGE_ENCODER = "openai/clip-vit-large-patch14"
 @dataclass(frozen=True)
 class UMMConfig:
     """`alpha` in [0, 1], the image against the text. `tiue` and `image_encoder`: "mini", a folder or a hub
-    id; no `image_encoder` means the base's own. `references`: how many of the subject's images are averaged.
+    id; no `image_encoder` means the base's own. `references`: how many of a subject's images are averaged.
     """
 
     alpha: float = 0.7
@@ -92,10 +92,11 @@ def load_umm(base: Base, tiue: str | None, image_encoder: str = "") -> "UMMPipel
 
 
 class UMM:
-    """The Method protocol around UMMPipeline."""
+    """The Method protocol around UMMPipeline. Its published claim is one subject; several each take their own words."""
 
     name: ClassVar[str] = "umm"
     config_class: ClassVar[type] = UMMConfig
+    max_subjects: ClassVar[int | None] = None
 
     @staticmethod
     def weights(config: UMMConfig, base: Base) -> Sequence[Path]:
@@ -103,26 +104,38 @@ class UMM:
         parts = [resolve_model(config.tiue, "tiue"), image_encoder_location(base, config.image_encoder)]
         return [Path(part) for part in parts if Path(part).is_dir()]
 
+    @staticmethod
+    def check(config: UMMConfig, base: Base, case: "Case", prompt: "Prompt") -> str | None:
+        """A subject's words must be in the prompt once, before it is cut, and not be another subject's words."""
+        from umm_bench.umm.subjects import subject_masks
+
+        tokenizer = base.tokenizer
+        text = prompt.text(case.class_nouns)
+        try:
+            subject_masks(tokenizer, [text], case.class_nouns, tokenizer.model_max_length)
+        except UserError as error:
+            return str(error)
+        return None
+
     def __init__(self, base: Base, config: UMMConfig, generation: "Generation") -> None:
-        self.base, self.config, self.generation = base, config, generation
-        self._pipe: UMMPipeline | None = None
+        self.config, self.generation = config, generation
+        self._pipe = load_umm(base, config.tiue, config.image_encoder)
 
     def setup(self, subject: "Subject", directory: Path) -> Any:
         """Nothing to fine-tune."""
         return None
 
-    def generate(self, state: Any, subject: "Subject", prompt: "Prompt", seeds: Sequence[int]) -> list[Image.Image]:
-        """One image a seed, from the first `config.references` images of the subject."""
+    def generate(
+        self, states: Sequence[None], case: "Case", prompt: "Prompt", seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        """One image a seed, from the first `config.references` images of each subject."""
         import torch
 
         from umm_bench import umm
 
-        if self._pipe is None:
-            self._pipe = load_umm(self.base, self.config.tiue, self.config.image_encoder)
-        references = subject.references[: self.config.references]
         return self._pipe(
-            prompt.text(subject.class_noun),
-            subjects=[umm.Subject(references, subject.class_noun)],
+            prompt.text(case.class_nouns),
+            subjects=[umm.Subject(s.references[: self.config.references], s.class_noun) for s in case.subjects],
             alpha=self.config.alpha,
             num_inference_steps=self.generation.num_inference_steps,
             guidance_scale=self.generation.guidance_scale,

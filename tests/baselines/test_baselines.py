@@ -13,7 +13,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
 from baselines import finetuning
-from baselines.dreambooth import DreamBooth, DreamBoothConfig, class_prompt, instance_prompt
+from baselines.dreambooth import DreamBooth, DreamBoothConfig, Pictures, class_prompt, instance_prompt
 from baselines.finetuning import (
     cache_latents,
     denoising_errors,
@@ -25,7 +25,7 @@ from baselines.stable_diffusion import StableDiffusion, StableDiffusionConfig, d
 from baselines.textual_inversion import TextualInversion, TextualInversionConfig
 from umm_bench.base import Base
 from umm_bench.errors import UserError
-from umm_bench.methods import METHODS, Generation, Prompt, Subject
+from umm_bench.methods import METHODS, Case, Generation, Prompt, Subject
 
 GENERATION = Generation(num_inference_steps=2, guidance_scale=3.0)
 PROMPT = Prompt("p0", "a {subject} on a blue background", "recontextualise")
@@ -41,6 +41,15 @@ CLASSES = {
     "dreambooth": DreamBooth,
     "lora": DreamBooth,
 }
+
+
+def set_up(method, subject: Subject, directory: Path):
+    """The state for the subject, or for the case that it is alone."""
+    return method.setup(Case((subject,)) if method.name == "dreambooth" else subject, directory)
+
+
+def draw_alone(method, state, subject: Subject, *seeds: int) -> np.ndarray:
+    return pixels(method.generate([state], Case((subject,)), PROMPT, seeds))
 
 
 def make(name: str, base: Base, **changes):
@@ -66,17 +75,17 @@ def pixels(images: list[Image.Image]) -> np.ndarray:
 def test_the_shared_base_is_untouched(name: str, base: Base, subject: Subject, tmp_path: Path) -> None:
     before = fingerprint(base.pipeline())
     method = make(name, base)
-    state = method.setup(subject, tmp_path / "state")
-    method.generate(state, subject, PROMPT, [1])
+    state = set_up(method, subject, tmp_path / "state")
+    draw_alone(method, state, subject, 1)
     assert fingerprint(base.pipeline()) == before
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_batch_equals_its_members(name: str, base: Base, subject: Subject, tmp_path: Path) -> None:
     method = make(name, base)
-    state = method.setup(subject, tmp_path / "state")
-    together = pixels(method.generate(state, subject, PROMPT, [5, 2**62 + 1]))
-    alone = pixels([method.generate(state, subject, PROMPT, [seed])[0] for seed in (5, 2**62 + 1)])
+    state = set_up(method, subject, tmp_path / "state")
+    together = draw_alone(method, state, subject, 5, 2**62 + 1)
+    alone = np.concatenate([draw_alone(method, state, subject, seed) for seed in (5, 2**62 + 1)])
     assert np.abs(together - alone).max() <= 1
     assert np.abs(together[0] - together[1]).max() > 1
 
@@ -87,10 +96,10 @@ def test_reload_draws_the_same_without_training(
 ) -> None:
     directory = tmp_path / "state"
     first = make(name, base)
-    images = first.generate(first.setup(subject, directory), subject, PROMPT, [7])
+    images = draw_alone(first, set_up(first, subject, directory), subject, 7)
     again = make(name, base)
     monkeypatch.setattr(again, "train", lambda *_: pytest.fail("trained again"))
-    assert np.array_equal(pixels(images), pixels(again.generate(again.setup(subject, directory), subject, PROMPT, [7])))
+    assert np.array_equal(images, draw_alone(again, set_up(again, subject, directory), subject, 7))
     assert len(json.loads((directory / "state.json").read_text())["losses"]) == 3
     assert not list(directory.glob("*.bin"))
 
@@ -100,7 +109,7 @@ def test_training_is_a_function_of_the_subject(name: str, base: Base, subject: S
     losses = []
     for directory, who in (("a", subject), ("b", subject), ("c", replace(subject, id="other"))):
         torch.manual_seed(len(losses))  # the global generator must not matter
-        make(name, base).setup(who, tmp_path / directory)
+        set_up(make(name, base), who, tmp_path / directory)
         losses.append(json.loads((tmp_path / directory / "state.json").read_text())["losses"])
     assert losses[0] == losses[1]
     assert losses[0] != losses[2]
@@ -118,7 +127,7 @@ def cut_off(method, subject: Subject, directory: Path, monkeypatch: pytest.Monke
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(finetuning.Progress, "step", killed)
-        method.setup(subject, directory)
+        set_up(method, subject, directory)
 
 
 @pytest.mark.parametrize("name", ["textual_inversion", "dreambooth", "lora"])
@@ -126,7 +135,7 @@ def test_a_killed_fine_tune_goes_on_as_if_nothing_had_been(
     name: str, base: Base, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method, directory = make(name, base, steps=6), tmp_path / "state"
-    whole = pixels(method.generate(method.setup(subject, tmp_path / "whole"), subject, PROMPT, [7]))
+    whole = draw_alone(method, set_up(method, subject, tmp_path / "whole"), subject, 7)
     cut_off(method, subject, directory, monkeypatch, after=4)
     assert not directory.exists() and (tmp_path / "state.unfinished").is_dir()
     before = json.loads((tmp_path / "state.unfinished" / "state.json").read_text())["seconds"]
@@ -134,13 +143,13 @@ def test_a_killed_fine_tune_goes_on_as_if_nothing_had_been(
     errors = finetuning.denoising_errors
     monkeypatch.setattr(f"baselines.{method.name}.denoising_errors", lambda *args: denoised.append(1) or errors(*args))
     monkeypatch.setattr("baselines.dreambooth.draw", lambda *args: pytest.fail("class images drawn again"))
-    state = method.setup(subject, directory)
+    state = set_up(method, subject, directory)
     monkeypatch.undo()
     assert len(denoised) == 2, "four of the six steps were done"
     records = [json.loads((tmp_path / of / "state.json").read_text()) for of in ("whole", "state")]
     assert records[0]["losses"] == records[1]["losses"]
     assert records[0]["seconds_before"] == 0 and records[1]["seconds_before"] == before > 0
-    assert np.array_equal(whole, pixels(method.generate(state, subject, PROMPT, [7])))
+    assert np.array_equal(whole, draw_alone(method, state, subject, 7))
     assert not (tmp_path / "state.unfinished").exists()
 
 
@@ -151,7 +160,7 @@ def test_a_full_disk_costs_the_saves_not_the_fine_tune(
     method = make("textual_inversion", base, steps=6)
     cut_off(method, subject, tmp_path / "state", monkeypatch, after=4)
     assert not list((tmp_path / "state.unfinished").glob("*.safetensors"))
-    method.setup(subject, tmp_path / "state")
+    set_up(method, subject, tmp_path / "state")
     assert len(json.loads((tmp_path / "state" / "state.json").read_text())["losses"]) == 6
 
 
@@ -159,9 +168,9 @@ def test_a_fine_tune_of_other_settings_does_not_go_on_from_it(
     base: Base, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cut_off(make("textual_inversion", base, steps=6), subject, tmp_path / "state", monkeypatch, after=4)
-    make("textual_inversion", base, steps=5).setup(subject, tmp_path / "state")
+    set_up(make("textual_inversion", base, steps=5), subject, tmp_path / "state")
     record = json.loads((tmp_path / "state" / "state.json").read_text())
-    make("textual_inversion", base, steps=5).setup(subject, tmp_path / "other")
+    set_up(make("textual_inversion", base, steps=5), subject, tmp_path / "other")
     assert record["losses"] == json.loads((tmp_path / "other" / "state.json").read_text())["losses"]
     assert record["seconds_before"] == 0
 
@@ -170,7 +179,7 @@ def test_a_fine_tune_of_other_settings_does_not_go_on_from_it(
 def test_a_diverged_fine_tune_is_refused(name: str, base: Base, subject: Subject, tmp_path: Path) -> None:
     method = make(name, base, learning_rate=float("inf"))
     with pytest.raises(UserError, match=f"{method.name} of fox: the .* became nan at step 2; .*--set {method.name}.le"):
-        method.setup(subject, tmp_path / "state")
+        set_up(method, subject, tmp_path / "state")
     assert not (tmp_path / "state").exists()
 
 
@@ -188,11 +197,12 @@ def evaluate(base: Base, subject: Subject, unet, h_1LD: torch.Tensor) -> float:
 @pytest.mark.parametrize(("name", "rate"), [("dreambooth", 3e-3), ("lora", 3e-2)])
 def test_dreambooth_lowers_the_subjects_loss(name: str, rate: float, base: Base, subject: Subject) -> None:
     method = make(name, base, steps=60, learning_rate=rate, batch_size=4)
-    unet = method.trainable_unet(subject)
-    h = method.condition("a sks red fox", 1)
+    case = Case((subject,))
+    unet = method.trainable_unet(case)
+    h = method.condition("a sks red fox")
     before = evaluate(base, subject, unet, h)
     assert before == pytest.approx(evaluate(base, subject, base.pipeline().unet, h), abs=1e-6)
-    assert [step for step, _ in method.train(subject, unet)] == list(range(60))
+    assert [step for step, _ in method.train(case, unet)] == list(range(60))
     assert evaluate(base, subject, unet, h) < 0.97 * before
 
 
@@ -220,7 +230,8 @@ def test_textual_inversion_lowers_the_subjects_loss(base: Base, subject: Subject
 def test_only_new_rows_are_learnt(vectors: int, base: Base, subject: Subject, tmp_path: Path) -> None:
     method = make("textual_inversion", base, num_vectors=vectors)
     initial = method.initial_rows(subject)
-    pipe = method.setup(subject, tmp_path / "state")
+    state = set_up(method, subject, tmp_path / "state")
+    pipe = method.knowing([state], ["<umm-subject>"])
     shared = base.pipeline().text_encoder.state_dict()
     for key, tensor in pipe.text_encoder.state_dict().items():
         if "token_embedding" not in key:
@@ -238,11 +249,11 @@ def test_only_new_rows_are_learnt(vectors: int, base: Base, subject: Subject, tm
 
 def test_a_taken_placeholder_is_refused(base: Base, subject: Subject, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="already a word"):
-        make("textual_inversion", base, placeholder="f").setup(subject, tmp_path / "state")
+        set_up(make("textual_inversion", base, placeholder="f"), subject, tmp_path / "state")
 
 
 def test_dreambooth_saves_a_unet_that_diffusers_loads(base: Base, subject: Subject, tmp_path: Path) -> None:
-    make("dreambooth", base).setup(subject, tmp_path / "state")
+    set_up(make("dreambooth", base), subject, tmp_path / "state")
     unet = UNet2DConditionModel.from_pretrained(tmp_path / "state" / "unet")
     shared = base.pipeline().unet.state_dict()
     assert any(not torch.allclose(tensor, shared[key], atol=1e-3) for key, tensor in unet.state_dict().items()) or any(
@@ -252,7 +263,7 @@ def test_dreambooth_saves_a_unet_that_diffusers_loads(base: Base, subject: Subje
 
 def test_lora_off_equals_base(base: Base, subject: Subject, tmp_path: Path) -> None:
     method = make("lora", base, steps=20, learning_rate=3e-2, save_dtype="float32")
-    tuned = method.setup(subject, tmp_path / "state")
+    tuned = set_up(method, subject, tmp_path / "state")
     plain = pixels(draw(base.pipeline(), "a sks red fox", [3], GENERATION))
     assert not np.array_equal(pixels(draw(tuned, "a sks red fox", [3], GENERATION)), plain)
     tuned.disable_lora()
@@ -273,10 +284,11 @@ def test_words(base: Base, subject: Subject, monkeypatch: pytest.MonkeyPatch) ->
     assert instance_prompt(subject, "sks") == "a sks red fox" and class_prompt(subject) == "a red fox"
     assert instance_prompt(style, "sks") == "sks ink drawing" and class_prompt(style) == "ink drawing"
     seen = []
+    monkeypatch.setattr(TextualInversion, "knowing", lambda self, states, words: None)
     for module in ("stable_diffusion", "textual_inversion", "dreambooth"):
         monkeypatch.setattr(f"baselines.{module}.draw", lambda pipe, text, *rest: seen.append(text) or [])
     for name in ("sd", "textual_inversion", "dreambooth"):
-        make(name, base).generate(None, subject, PROMPT, [0])
+        make(name, base).generate([None], Case((subject,)), PROMPT, [0])
     assert seen == [
         "a red fox on a blue background",
         "a <umm-subject> on a blue background",
@@ -298,3 +310,66 @@ def test_impossible_settings_are_named() -> None:
         DreamBoothConfig(num_class_images=-1)
     with pytest.raises(ValueError, match="num_vectors"):
         TextualInversionConfig(num_vectors=0)
+
+
+@pytest.fixture
+def pair(subject: Subject, tmp_path: Path) -> Case:
+    Image.new("RGB", (16, 16), (250, 10, 10)).save(tmp_path / "red.png")
+    return Case((subject, Subject("cup", "cup", (tmp_path / "red.png",))))
+
+
+PAIR_PROMPT = Prompt("p1", "a {subject_2} beside a {subject_1}", "two_references")
+
+
+def test_two_words_in_one_prompt_are_each_their_own_subjects(
+    base: Base, pair: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = make("textual_inversion", base, num_vectors=2)
+    states = [method.setup(subject, tmp_path / subject.id) for subject in pair.subjects]
+    words = method.words(method.config, pair)
+    pipe = method.knowing(states, words)
+    table = pipe.text_encoder.get_input_embeddings().weight
+    prompt = pipe.maybe_convert_prompt(PAIR_PROMPT.text(words), pipe.tokenizer)
+    ids = pipe.tokenizer(prompt, add_special_tokens=False).input_ids
+    learnt = [token for token in ids if token >= len(base.pipeline().tokenizer)]
+    assert torch.equal(table[learnt], torch.cat([states[1], states[0]]))
+    seen = []
+    monkeypatch.setattr("baselines.textual_inversion.draw", lambda pipe, text, *rest: seen.append(text) or [])
+    method.generate(states, pair, PAIR_PROMPT, [0])
+    assert seen == ["a <umm-subject-2> beside a <umm-subject>"]
+
+
+def test_dreambooth_learns_all_pictures_of_a_set_each_with_its_own_word(
+    base: Base, pair: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    method = make("dreambooth", base, steps=3, batch_size=8)
+    conditions, pools = [], []
+    condition, sample = method.condition, Pictures.sample
+
+    def sampled(pictures, batch_size, generator):
+        z_BCHW, h_BLD = sample(pictures, batch_size, generator)
+        pools.append((pictures, h_BLD))
+        return z_BCHW, h_BLD
+
+    monkeypatch.setattr(method, "condition", lambda text: conditions.append(text) or condition(text))
+    monkeypatch.setattr(Pictures, "sample", sampled)
+    state = method.setup(pair, tmp_path / "state")
+    assert conditions == ["a sks red fox", "a pll cup", "a red fox", "a cup"]
+    own = pools[0][0]
+    assert own.group_N.tolist() == [0, 0, 1]
+    drawn = {int((own.h_SLD == h_LD).flatten(1).all(1).nonzero()) for pool, h in pools if pool is own for h_LD in h}
+    assert drawn == {0, 1}
+    record = json.loads((tmp_path / "state" / "state.json").read_text())
+    assert record["steps"] == 6 and record["trained_parameters"] == sum(p.numel() for p in state.unet.parameters())
+    seen = []
+    monkeypatch.setattr("baselines.dreambooth.draw", lambda pipe, text, *rest: seen.append((pipe, text)) or [])
+    method.generate([state], pair, PAIR_PROMPT, [0])
+    assert seen == [(state, "a pll cup beside a sks red fox")]
+
+
+def test_a_set_of_more_subjects_than_words_is_refused(base: Base, pair: Case) -> None:
+    few = replace(CONFIGS["dreambooth"], identifiers=("sks",))
+    assert DreamBooth.check(few, base, Case(pair.subjects[:1]), PROMPT) is None
+    assert "2 subjects but 1 identifiers" in DreamBooth.check(few, base, pair, PAIR_PROMPT)
+    with pytest.raises(ValueError, match="all different"):
+        DreamBoothConfig(identifiers=("sks", "sks"))

@@ -8,14 +8,20 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
-from umm_bench.methods import METHODS, Prompt, Subject
-from umm_bench.suites.base import SUITES, Check
+from umm_bench.errors import UserError
+from umm_bench.methods import METHODS, Case, Prompt, Subject
+from umm_bench.suites.base import SUITES, Check, SubjectCheck
 
 SUBJECTS = [("red-fox", "fox", "live"), ("blue-cup", "cup", "object"), ("green-owl", "owl", "live")]
 PROMPTS = [
     ("beach", "a {subject} on the beach", "recontextualise"),
     ("snow", "a {subject} in the snow", "recontextualise"),
     ("hat", "a {subject} with a hat", "accessorise"),
+]
+PAIRS = [("red-fox", "blue-cup"), ("blue-cup", "green-owl")]
+PAIR_PROMPTS = [
+    ("beside", "a {subject_1} next to a {subject_2}", "two_references"),
+    ("over", "a {subject_2} above a {subject_1}", "two_references"),
 ]
 
 
@@ -26,10 +32,14 @@ class PainterConfig:
 
 
 class Painter:
-    """An image of one colour that depends on the seed and the shade. Writes down what it was asked for."""
+    """An image of one colour that depends on the seed and the shade. Writes down what it was asked for.
+
+    It draws several subjects, and a setup is for each.
+    """
 
     name = "painter"
     config_class = PainterConfig
+    max_subjects = None
     drawn: ClassVar[list[tuple[str, str, int]]] = []
     set_up: ClassVar[list[tuple[str, bool]]] = []
     """(subject, whether it was found complete)"""
@@ -46,19 +56,59 @@ class Painter:
             (directory / "state.txt").write_text(subject.id)
         return (directory / "state.txt").read_text()
 
-    def generate(self, state, subject, prompt, seeds):
-        assert state == subject.id
+    def generate(self, states, case, prompt, seeds):
+        assert states == [subject.id for subject in case.subjects]
         if self.fail_after is not None and len(Painter.drawn) >= self.fail_after:
             raise KeyboardInterrupt
-        Painter.drawn += [(subject.id, prompt.id, seed) for seed in seeds]
+        Painter.drawn += [(case.id, prompt.id, seed) for seed in seeds]
         return [paint(seed, self.config.shade) for seed in seeds]
 
 
 class OtherPainter(Painter):
+    """Saves nothing, and draws one subject only."""
+
     name = "other"
+    max_subjects = 1
 
     def setup(self, subject, directory):
         return subject.id
+
+
+class SetPainter(Painter):
+    """A setup is for all subjects of a case together."""
+
+    name = "set"
+    setup_for = "case"
+
+    def generate(self, states, case, prompt, seeds):
+        assert states == [case.id]
+        Painter.drawn += [(case.id, prompt.id, seed) for seed in seeds]
+        return [paint(seed, self.config.shade) for seed in seeds]
+
+
+class FussyPainter(Painter):
+    """Refuses prompts about snow while planning, fails to set up the owl, and fails to draw a hat."""
+
+    name = "fussy"
+
+    @staticmethod
+    def check(config, base, case, prompt):
+        return "too cold" if prompt.id == "snow" else None
+
+    @staticmethod
+    def words(config, case):
+        return [f"fussy {noun}" for noun in case.class_nouns]
+
+    def setup(self, subject, directory):
+        Painter.set_up.append((subject.id, directory.is_dir()))
+        if subject.id == "green-owl":
+            raise UserError("owls do not sit still\nnever")
+        return subject.id
+
+    def generate(self, states, case, prompt, seeds):
+        if prompt.id == "hat":
+            raise IndexError("no hat in store")
+        return super().generate(states, case, prompt, seeds)
 
 
 def paint(seed: int, shade: int) -> Image.Image:
@@ -81,14 +131,19 @@ class FakeSuite:
             Subject(name, noun, tuple(sorted((self.path / name).glob("*.png"))), kind) for name, noun, kind in SUBJECTS
         ]
 
-    def prompts(self, subject):
-        return [Prompt(*parts) for parts in PROMPTS]
+    def pairs(self):
+        known = {subject.id: subject for subject in self.subjects()}
+        return [Case((known[first], known[second])) for first, second in PAIRS]
 
-    def check(self, image, subject, prompt):
+    def prompts(self, case):
+        return [Prompt(*parts) for parts in (PROMPTS if len(case.subjects) == 1 else PAIR_PROMPTS)]
+
+    def check(self, image, case, prompt):
         red, green, blue = image.getpixel((0, 0))
         evidence = {"best_design": "blue-cup", "red": red, "blue": blue}
         identity = red > blue if self.truth[0].read_text() == "red" else blue > red
-        return Check(identity, concept=True, background=green > 120, evidence=evidence)
+        verdict = SubjectCheck(identity, concept=True, evidence=evidence)
+        return Check((verdict,) * len(case.subjects), background=green > 120)
 
     def concept_counts(self):
         return {"fox": 10}
@@ -149,6 +204,8 @@ def register():
     return [
         METHODS.register("painter", Painter),
         METHODS.register("other", OtherPainter),
+        METHODS.register("set", SetPainter),
+        METHODS.register("fussy", FussyPainter),
         SUITES.register("fake", FakeSuite),
     ]
 

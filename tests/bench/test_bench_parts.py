@@ -17,7 +17,7 @@ from umm_bench.base import load_base
 from umm_bench.configs import build_config
 from umm_bench.errors import UserError
 from umm_bench.images import open_image
-from umm_bench.methods import METHODS, Prompt, Subject
+from umm_bench.methods import METHODS, Case, Prompt, Subject
 from umm_bench.metrics.base import ScoredSample
 from umm_bench.metrics.clip_i import ClipI, ClipIConfig
 from umm_bench.metrics.clip_t import ClipT, ClipTConfig
@@ -98,12 +98,42 @@ def test_settings_are_parsed_by_type():
 
 
 def test_a_template_names_the_subject_once():
-    assert Prompt("p", "a {subject} here", "style").text("sks dog") == "a sks dog here"
-    assert Prompt("p", "a {subject} on a beach", "style").text("owl") == "an owl on a beach"
-    assert Prompt("p", "{subject}, a toy", "style").text("owl") == "owl, a toy"
-    for template in ("a dog", "{subject} and {subject}"):
-        with pytest.raises(ValueError):
-            Prompt("p", template, "style")
+    assert Prompt("p", "a {subject} here", "style").text(["sks dog"]) == "a sks dog here"
+    assert Prompt("p", "a {subject} on a beach", "style").text(["owl"]) == "an owl on a beach"
+    assert Prompt("p", "{subject}, a toy", "style").text(["owl"]) == "owl, a toy"
+
+
+def test_a_template_of_several_names_each_once_in_any_order():
+    prompt = Prompt("p", "A {subject_2} and a {subject_1}, a {red} toy", "two_references")
+    assert prompt.subjects == 2
+    assert prompt.text(["owl", "ape"]) == "An ape and an owl, a {red} toy"
+    assert prompt.text(["dog", "dog"]) == "A dog and a dog, a {red} toy"
+    for words in (["owl"], ["a", "b", "c"], "ab"):
+        with pytest.raises(ValueError, match="names 2 subjects"):
+            prompt.text(words)
+
+
+@pytest.mark.parametrize(
+    "template",
+    ["a dog", "{subject} and {subject}", "{subject} and {subject_1}", "{subject_1} and {subject_1}", "{subject_2}",
+     "{subject_1} and {subject_3}", "{subject_0}", "{subject_1} and {subjet_2}", ""],
+)  # fmt: skip
+def test_a_template_that_does_not_is_refused(template):
+    with pytest.raises(ValueError, match="prompt 'p' must hold"):
+        Prompt("p", template, "style")
+
+
+def test_a_case_is_named_after_its_subjects():
+    fox, owl = Subject("fox", "fox", (Path("a.png"),)), Subject("owl", "bird", (Path("b.png"),))
+    assert Case((fox,)).id == "fox" and Case((fox,)).subject == fox
+    pair = Case((owl, fox))
+    assert pair.id == "owl+fox" and pair.class_nouns == ("bird", "fox")
+    with pytest.raises(ValueError):
+        _ = pair.subject
+    with pytest.raises(ValueError, match="'fox' more than once"):
+        Case((fox, owl, fox))
+    with pytest.raises(ValueError, match="without subjects"):
+        Case(())
 
 
 def test_references_are_read_upright_on_white(tmp_path):
@@ -124,9 +154,9 @@ def test_dreambench_is_read_from_its_own_files():
     assert all(4 <= len(subject.references) <= 6 for subject in subjects.values())
     assert subjects["grey_sloth_plushie"].class_noun == "stuffed animal"
     for name in ("backpack", "dog"):
-        prompts = suite.prompts(subjects[name])
+        prompts = suite.prompts(Case((subjects[name],)))
         assert len({prompt.id for prompt in prompts}) == 25
-    live = {prompt.template: prompt.kind for prompt in suite.prompts(subjects["dog"])}
+    live = {prompt.template: prompt.kind for prompt in suite.prompts(Case((subjects["dog"],)))}
     assert live["a {subject} in a chef outfit"] == "accessorise"
     assert live["a {subject} in the jungle"] == "recontextualise"
     assert live["a cube shaped {subject}"] == "property"
@@ -138,7 +168,7 @@ def samples(world) -> list[ScoredSample]:
     subject = Subject("red-fox", "fox", references, "live")
     prompts = [Prompt(*parts) for parts in fakes.PROMPTS]
     return [
-        ScoredSample(f"k{number}", path, subject, prompt)
+        ScoredSample(f"k{number}", path, Case((subject,)), prompt, number)
         for number, (path, prompt) in enumerate(zip(references, prompts, strict=True))
     ]
 
@@ -148,9 +178,9 @@ def test_clip_scores_are_those_of_the_model_itself(world, samples):
     from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
 
     model = CLIPModel.from_pretrained(world / "clip", dtype=torch.float32).eval()
-    texts = [sample.prompt.text("fox") for sample in samples]
+    texts = [sample.prompt.text(["fox"]) for sample in samples]
     tokens = CLIPTokenizer.from_pretrained(world / "clip")(texts, padding=True, return_tensors="pt")
-    images = [Image.open(path) for path in samples[0].subject.references]
+    images = [Image.open(path) for path in samples[0].case.subject.references]
     pixels = CLIPImageProcessorPil.from_pretrained(world / "clip")(images, return_tensors="pt")["pixel_values"]
     with torch.no_grad():
         out = model(pixel_values=pixels, **tokens)
@@ -167,7 +197,7 @@ def test_clip_scores_are_those_of_the_model_itself(world, samples):
 def test_a_long_prompt_is_marked_as_cut(world, samples):
     first = samples[0]
     prompt = Prompt("long", "a {subject} " + "with a very long hat " * 5, "style")
-    long = ScoredSample("k", first.path, first.subject, prompt)
+    long = ScoredSample("k", first.path, first.case, prompt, 0)
     scores = ClipT(ClipTConfig(str(world / "clip")), None).score([first, long])
     assert [score.metadata["truncated"] for score in scores] == [False, True]
 
@@ -201,6 +231,7 @@ def test_a_base_is_found_or_refused(tmp_path):
 
 def test_a_verdict_names_the_truth_that_it_rests_on(tmp_path):
     entry = {"id": "cat", "class_noun": "cat", "design": "cat/noto"}
+    (tmp_path / "pairs.json").write_text("[]")
     (tmp_path / "prompts.json").write_text('[{"id": "blue", "template": "a {subject}", "kind": "property"}]')
     protocols = []
     for design in ("cat/noto", "cat/fluent-3d", "cat/noto"):
@@ -209,7 +240,7 @@ def test_a_verdict_names_the_truth_that_it_rests_on(tmp_path):
         protocols.append(metric.protocol)
     assert protocols[0] == protocols[2] != protocols[1]
     assert protocols[0].startswith("identity/3: ground truth of suite mini/1@")
-    assert [path.name for path in metric.weights] == ["subjects.json", "prompts.json"]
+    assert [path.name for path in metric.weights] == ["subjects.json", "prompts.json", "pairs.json"]
 
 
 def test_the_mini_suite_says_how_often_its_concepts_were_there_to_be_learnt():

@@ -35,7 +35,7 @@ def test_a_run_makes_samples_scores_and_answers(bench, tmp_path, capsys):
 
 def test_methods_start_from_the_same_noise(bench, tmp_path):
     assert bench("--methods", "painter,other") == 0
-    seeds = query(tmp_path, "select method, subject, prompt_id, seed from samples order by all")
+    seeds = query(tmp_path, "select method, case_id, prompt_id, seed from samples order by all")
     assert len(seeds) == 8
     assert [row[1:] for row in seeds if row[0] == "painter"] == [row[1:] for row in seeds if row[0] == "other"]
     # Same noise and same shade: the pairs are equal, so every effect is none (up to the place in a scoring batch).
@@ -149,7 +149,9 @@ def test_references_that_moved_are_found(bench, world, tmp_path, monkeypatch, fi
     (tmp_path / "old").rename(tmp_path / "new")
     monkeypatch.chdir(tmp_path / "new")
     assert bench(*words, *([] if finished else ["--images-per-prompt", "2"])) == 0
-    paths = [path for (row,) in query(tmp_path, "select references_json from samples") for path in json.loads(row)]
+    paths = [
+        path for (row,) in query(tmp_path, "select references_json from sample_subjects") for path in json.loads(row)
+    ]
     assert paths and all(Path(path).is_file() for path in paths)
 
 
@@ -175,7 +177,7 @@ def test_prompts_spread_over_kinds_and_subjects_come_in_order(bench, tmp_path):
         ("accessorise",),
         ("recontextualise",),
     ]
-    assert query(tmp_path, "select distinct subject from samples order by all") == [("blue-cup",), ("red-fox",)]
+    assert query(tmp_path, "select distinct case_id from samples order by all") == [("blue-cup",), ("red-fox",)]
 
 
 def test_failures_have_reason_and_evidence(bench, tmp_path):

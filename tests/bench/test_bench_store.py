@@ -1,10 +1,13 @@
 import subprocess
 import sys
 from datetime import datetime
+from pathlib import Path
 
+import duckdb
 import pytest
 
-from umm_bench.bench.store import Store
+from umm_bench.bench import schema
+from umm_bench.bench.store import DATABASE_NAME, Store
 from umm_bench.errors import UserError
 
 SCORE = {"sample_key": "k", "metric": "dino", "protocol": "dino/1", "value": 0.5}
@@ -61,8 +64,8 @@ def test_results_shows_the_latest_run_under_its_own_protocol(tmp_path):
 def test_a_run_that_begins_has_no_conclusions_and_others_keep_theirs(tmp_path):
     with Store(tmp_path) as store:
         for run_id in "ab":
-            store.replace_of_run("summaries", run_id, [{"method": "sd", "metric": "dino", "mean": 0.5}])
-            store.replace_of_run("comparisons", run_id, [{"method": "umm", "metric": "dino", "effect": 0.1}])
+            store.replace_of_run("summaries", run_id, [{"method": "sd", "metric": "dino", "subject_count": 1}])
+            store.replace_of_run("comparisons", run_id, [{"method": "umm", "metric": "dino", "subject_count": 1}])
             store.replace_of_run("failures", run_id, [{"sample_key": "k", "kind": "low fidelity"}])
         store.begin_run("a", datetime(2026, 1, 1), command="")
         for table in ("summaries", "comparisons", "failures"):
@@ -107,3 +110,88 @@ def test_no_database_in_a_file(tmp_path):
     (tmp_path / "umm_bench.duckdb").write_text("this is no database")
     with pytest.raises(UserError, match="cannot open"):
         Store(tmp_path)
+
+
+def test_the_reasons_of_a_stage_are_replaced_and_of_others_kept(tmp_path):
+    def row(key, stage):
+        return {"sample_key": key, "status": "failed", "stage": stage, "reason": stage}
+
+    with Store(tmp_path) as store:
+        store.replace_undrawn(["a", "b"], [row("a", "plan"), row("b", "setup")])
+        store.replace_undrawn(["a", "b"], [], "plan")
+        assert store.undrawn(["a", "b"]).keys() == {"b"}
+        store.replace_undrawn(["b"], [])
+        assert store.undrawn(["a", "b"]) == {}
+
+
+OLD = Path(__file__).parent / "store_v1"
+"""What `export database` wrote of a run of two methods by the first version of the store."""
+
+
+@pytest.fixture
+def old_store(tmp_path) -> Path:
+    with duckdb.connect(str(tmp_path / DATABASE_NAME)) as connection:
+        tables, views = [], []
+        for line in (OLD / "schema.sql").read_text().splitlines():
+            (views if line.startswith("CREATE VIEW") else tables).append(line)
+        for line in [*tables, *reversed(views)]:
+            connection.execute(line)
+        for path in OLD.glob("*.csv"):
+            connection.execute(f"copy {path.stem} from '{path}' (header)")
+    return tmp_path
+
+
+def test_a_store_of_the_first_version_is_carried_over(old_store):
+    with duckdb.connect(str(old_store / DATABASE_NAME)) as connection:
+        assert schema.version_of(connection) == 1
+        old = "select method, metric, avg(value) as mean, count(*) as n from results group by all order by all"
+        before = connection.execute(old).fetchall()
+        pictures = "select sample_key, subject, references_json from {} order by 1"
+        references = connection.execute(pictures.format("samples")).fetchall()
+        times = connection.execute("select setup_key, seconds from setups order by 1").fetchall()
+    assert len(before) == 12
+    with Store(old_store) as store:
+        assert schema.version_of(store.connection) == schema.VERSION == 2
+        assert [tuple(row.values()) for row in store.rows(old)] == before
+        found = store.rows(pictures.format("sample_subjects"))
+        assert [tuple(row.values()) for row in found] == references
+        assert [tuple(r.values()) for r in store.rows("select setup_key, seconds from setups order by 1")] == times
+        samples = store.rows("select distinct case_id, subject_count from samples order by 1")
+        assert [tuple(row.values()) for row in samples] == [("blue-cup", 1), ("red-fox", 1)]
+        about = store.rows("select metric, bool_and(subject = case_id) as own from run_results group by 1")
+        assert {row["metric"] for row in about if row["own"]} == {"clip_i", "concept", "dino", "identity"}
+        assert store.rows("select min(cases) as least, min(subject_count) as one from summaries") == [
+            {"least": 2, "one": 1}
+        ]
+        assert store.rows("select count(*) as n from failures")[0]["n"] > 0
+    with Store(old_store) as store:
+        assert [tuple(row.values()) for row in store.rows(old)] == before
+
+
+def test_a_carrying_over_that_fails_leaves_the_old_store(old_store, monkeypatch):
+    monkeypatch.setattr(schema, "FROM_1", schema.FROM_1 + "; select nonsense")
+    with pytest.raises(UserError, match="damaged, or of another program"):
+        Store(old_store)
+    monkeypatch.undo()
+    with duckdb.connect(str(old_store / DATABASE_NAME)) as connection:
+        assert schema.version_of(connection) == 1
+        assert connection.execute("select count(subject) from samples").fetchone() == (8,)
+    with Store(old_store) as store:
+        assert store.rows("select count(*) as n from samples") == [{"n": 8}]
+
+
+def test_a_store_of_a_later_version_is_refused(tmp_path):
+    with Store(tmp_path) as store:
+        store.connection.execute("update schema_version set version = 99")
+    with pytest.raises(UserError, match="made by a later version"):
+        Store(tmp_path)
+
+
+def test_a_truncated_database_is_one_line(tmp_path):
+    with Store(tmp_path) as store:
+        store.upsert("scores", [SCORE])
+    path = tmp_path / DATABASE_NAME
+    path.write_bytes(path.read_bytes()[:20000])
+    with pytest.raises(UserError, match="cannot open") as error:
+        Store(tmp_path)
+    assert "\n" not in str(error.value)

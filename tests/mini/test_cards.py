@@ -135,14 +135,14 @@ def _fill(plan, store, identity):
     """Rows and images as a run would leave them."""
     for method in plan.methods:
         seconds = 50.0 if method.name in ("dreambooth", "textual_inversion") else 0.0
-        setups = {s.setup_key: s.subject.id for s in method.samples}
+        setups = {s.setup_keys[0]: s.case.id for s in method.samples}
         store.upsert(
             "setups",
             [
                 {
                     "setup_key": key,
                     "method": method.name,
-                    "subject": subject,
+                    "case_id": subject,
                     "config_json": {},
                     "seconds": seconds,
                     "peak_mb": 1.0,

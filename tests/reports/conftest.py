@@ -42,14 +42,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
         Image.fromarray(random.integers(0, 255, (size, size, 3), dtype=np.uint8)).save(path)
         return str(path)
 
-    samples, scores, setups = [], [], []
+    samples, subjects, scores, setups = [], [], [], []
     for method in METHODS:
         for subject in ("fox", "owl"):
             setups.append(
                 dict(
                     setup_key=f"{method}-{subject}",
                     method=method,
-                    subject=subject,
+                    case_id=subject,
                     config_json={},
                     seconds=10.0 + len(method) + len(setups),
                     peak_mb=5.0,
@@ -69,8 +69,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
                         config_json={},
                         base="mini",
                         suite="mini",
-                        subject=subject,
-                        class_noun=subject,
+                        case_id=subject,
+                        subject_count=1,
                         prompt_id=prompt,
                         prompt_kind="style" if prompt == "p1" else "accessorise",
                         prompt=text,
@@ -79,9 +79,18 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
                         path=name,
                         seconds=0.5 + len(samples),
                         peak_mb=100.0,
-                        setup_key=f"{method}-{subject}",
-                        references_json=[picture(folder / f"{subject}.png"), "gone.png"],
                         code_version="1",
+                    )
+                )
+                subjects.append(
+                    dict(
+                        sample_key=key,
+                        place=1,
+                        subject=subject,
+                        class_noun=subject,
+                        references_json=[picture(folder / f"{subject}.png"), "gone.png"],
+                        held_out_json=[],
+                        setup_key=f"{method}-{subject}",
                     )
                 )
                 for metric in METRICS:
@@ -102,6 +111,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
         row |= {"config_json": {"methods": METHODS, "seed": 7}, "code_version": "0.1", "suite": "mini", "base": "mini"}
         store.upsert("runs", [row])
         store.upsert("samples", samples)
+        store.upsert("sample_subjects", subjects)
         store.upsert("scores", scores)
         store.upsert("setups", setups)
         store.replace_of_run("run_samples", RUN, [{"sample_key": sample["sample_key"]} for sample in samples])
@@ -109,14 +119,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
         store.replace_of_run("run_protocols", RUN, protocols)
         means = store.rows(
             "select method, metric, avg(value) as mean, avg(value) - 0.05 as low, avg(value) + 0.05 as high,"
-            " count(*) as samples, 2 as subjects from run_results group by all"
+            " count(*) as samples, 2 as cases, 1 as subject_count from run_results group by all"
         )
         store.replace_of_run("summaries", RUN, means)
         effects = [
-            dict(method="umm", reference="sd", metric="dino", effect=0.1, low=0.02, high=0.2, pairs=4, subjects=2),
-            dict(method="umm", reference="sd", metric="clip_t", effect=-0.1, low=-0.3, high=0.1, pairs=4, subjects=2),
+            dict(method="umm", reference="sd", metric="dino", effect=0.1, low=0.02, high=0.2, pairs=4),
+            dict(method="umm", reference="sd", metric="clip_t", effect=-0.1, low=-0.3, high=0.1, pairs=4),
         ]
-        store.replace_of_run("comparisons", RUN, effects)
+        store.replace_of_run("comparisons", RUN, [{**effect, "cases": 2, "subject_count": 1} for effect in effects])
         failure = dict(sample_key=LOST, kind="identity drift", reason=f"prefers {NASTY}", rank=1)
         failure["evidence_json"] = {"best_design": NASTY, "margin": 0.12345, "scores": {"dino": 0.5}}
         store.replace_of_run("failures", RUN, [failure])

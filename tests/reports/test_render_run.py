@@ -122,7 +122,7 @@ def test_the_page_asks_nobody_for_anything(rendered: Path, page: Page) -> None:
 def test_subjects_of_any_letters_have_their_own_reference(finished, tmp_path: Path) -> None:
     shutil.copy(finished.store, tmp_path / "other.duckdb")
     with duckdb.connect(str(tmp_path / "other.duckdb")) as connection:
-        connection.execute("update samples set subject = case subject when 'fox' then '狐' else '梟' end")
+        connection.execute("update samples set case_id = case case_id when 'fox' then '狐' else '梟' end")
     page = render_run(tmp_path / "other.duckdb", finished.run_id, tmp_path)
     found = {row["alt"]: row["src"] for row in Page(page).all("img") if str(row["alt"]).startswith("reference")}
     assert found.keys() == {"reference of 狐", "reference of 梟"}

@@ -1,13 +1,15 @@
 """The commands, on a tiny base saved in a folder."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from PIL import Image
 
 from tests.umm.conftest import picture
-from umm_bench import sample
+from umm_bench import sample, umm
 from umm_bench.base import load_base
-from umm_bench.methods import Generation, Prompt, Subject
+from umm_bench.methods import Case, Generation, Prompt, Subject
 from umm_bench.mini import family
 from umm_bench.umm import SubjectCard
 from umm_bench.umm_method import UMM, UMMConfig
@@ -123,12 +125,40 @@ def test_method_draws_one_image_a_seed_and_a_batch_equals_its_members(base, refe
     subject = Subject("s", "dog", (reference,))
     prompt = Prompt("p", "a {subject} on snow", "recontextualise")
     assert method.setup(subject, tmp_path / "setup") is None and not (tmp_path / "setup").exists()
-    both = method.generate(None, subject, prompt, [1, 2])
-    alone = method.generate(None, subject, prompt, [2])
+    both = method.generate([None], Case((subject,)), prompt, [1, 2])
+    alone = method.generate([None], Case((subject,)), prompt, [2])
     assert len(both) == 2 and both[0].size == (32, 32)
     to_tensor = lambda image: torch.tensor(list(image.tobytes()), dtype=torch.int)  # noqa: E731
     assert (to_tensor(both[1]) - to_tensor(alone[0])).abs().max() <= 1
     assert (to_tensor(both[0]) - to_tensor(both[1])).abs().max() > 10
+
+
+def test_two_subjects_are_drawn_each_at_its_own_words(base, reference, tmp_path):
+    method = UMM(load_base(str(base / "sd")), UMMConfig(tiue=str(base / "tiue"), alpha=1.0), Generation(2, 4.0))
+    other = tmp_path / "other.png"
+    Image.new("RGB", (32, 32), (10, 200, 30)).save(other)
+    dog, cat = Subject("a", "dog", (reference,)), Subject("b", "cat", (other,))
+    prompt = Prompt("p", "a {subject_1} and a {subject_2}", "two_references")
+    drawn = method.generate([None, None], Case((dog, cat)), prompt, [1])[0]
+    pipe = method._pipe
+    asked = dict(alpha=1.0, num_inference_steps=2, guidance_scale=4.0)
+    subjects = [umm.Subject(reference, "dog"), umm.Subject(other, "cat")]
+    expected = pipe("a dog and a cat", subjects, generator=torch.Generator().manual_seed(1), **asked).images[0]
+    assert drawn.tobytes() == expected.tobytes()
+    swapped = [umm.Subject(other, "dog"), umm.Subject(reference, "cat")]
+    assert pipe("a dog and a cat", swapped, generator=torch.Generator().manual_seed(1), **asked).images[0] != drawn
+
+
+def test_a_prompt_that_cannot_be_drawn_is_known_before(base):
+    def why(template: str, *nouns: str) -> str | None:
+        case = Case(tuple(Subject(f"s{i}", noun, (Path("x.png"),)) for i, noun in enumerate(nouns)))
+        return UMM.check(UMMConfig(), load_base(str(base / "sd")), case, Prompt("p", template, "style"))
+
+    assert why("a {subject} on snow", "dog") is None
+    assert why("a {subject_2} on a {subject_1}", "dog", "cat") is None
+    assert 'contains the subject "dog" 2 times' in why("a {subject} beside a dog", "dog")
+    assert "2 times" in why("a {subject_1} and a {subject_2}", "dog", "dog")
+    assert "the prompt is cut" in why("a " + "red " * 40 + "{subject}", "dog")
 
 
 def test_the_image_encoder_that_is_used_is_among_the_weights(base):

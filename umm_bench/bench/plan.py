@@ -8,25 +8,27 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from umm_bench.base import Base, load_base
 from umm_bench.configs import build_config
 from umm_bench.errors import UserError
 from umm_bench.images import open_image
-from umm_bench.methods import METHODS, Generation, Prompt, Subject
+from umm_bench.methods import METHODS, Abilities, Case, Generation, Prompt, Subject
 from umm_bench.metrics.base import METRICS, Metric
 from umm_bench.registry import did_you_mean
 from umm_bench.seeding import digest, path_digest, sample_seed
 from umm_bench.suites.base import SUITES, Suite
 
-T = TypeVar("T", Subject, Prompt)
+T = TypeVar("T", Subject, Case, Prompt)
+
+SINGLE_ONLY = "single subject only"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a command line asks for. `subjects` and `prompts` are a number or names separated by commas;
-    `settings` are (method or metric, key, value as written).
+    """What a command line asks for. `subjects`, `pairs` and `prompts` are a number or names separated by commas (a
+    pair's name is those of its subjects joined with "+"); `settings` are (method or metric, key, value as written).
     """
 
     methods: tuple[str, ...]
@@ -34,6 +36,7 @@ class Request:
     suite: str = "mini"
     suite_path: str | None = None
     subjects: str = "4"
+    pairs: str = "0"
     prompts: str = "6"
     images_per_prompt: int = 1
     seed: int = 0
@@ -49,31 +52,48 @@ class Request:
 
 @dataclass(frozen=True)
 class Selection:
-    """The part of a suite that a request draws."""
+    """The part of a suite that a request draws: cases of one subject, then those of several."""
 
     suite: Suite
-    subjects: tuple[Subject, ...]
+    cases: tuple[Case, ...]
     prompts: dict[str, tuple[Prompt, ...]]
-    """By subject id."""
+    """By case id."""
     content: dict[str, str]
-    """Subject id to a digest of its class noun and its reference images."""
+    """Subject id to a digest of its class noun and of its pictures."""
+
+    @property
+    def subjects(self) -> tuple[Subject, ...]:
+        """Each subject of the cases once."""
+        return tuple({subject.id: subject for case in self.cases for subject in case.subjects}.values())
 
     @property
     def fingerprint(self) -> str:
-        asked = {subject.id: [asdict(p) for p in self.prompts[subject.id]] for subject in self.subjects}
+        asked = {case.id: [asdict(prompt) for prompt in self.prompts[case.id]] for case in self.cases}
         return digest(self.suite.name, self.suite.version, asked, self.content)
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """Why a sample is not drawn. "skipped": a method that does not do as many subjects, which is no failure of it."""
+
+    status: Literal["skipped", "failed"]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Sample:
-    """One image to be made. `key` is a digest of everything that makes it."""
+    """One image to be made. `key` is a digest of everything that makes it.
+
+    `setup_keys` are one for each subject of the case, all the same where the method sets up for the case.
+    """
 
     key: str
-    setup_key: str
-    subject: Subject
+    setup_keys: tuple[str, ...]
+    case: Case
     prompt: Prompt
     image_index: int
     seed: int
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +105,14 @@ class MethodPlan:
     config: Any
     code_version: str
     weights: tuple[Path, ...]
+    abilities: Abilities
     samples: tuple[Sample, ...]
+    """With those that are refused."""
+
+    def words(self, case: Case) -> tuple[str, ...]:
+        """What the method writes in each subject's place."""
+        own = getattr(self.method_class, "words", None)
+        return tuple(own(self.config, case)) if own else case.class_nouns
 
 
 @dataclass(frozen=True)
@@ -126,16 +153,46 @@ def select(request: Request) -> Selection:
     if path is not None and not path.is_dir():
         raise UserError(f"--suite-path {path}: there is no such folder")
     suite: Suite = SUITES.load(request.suite)(path)
-    subjects = _choose(suite.subjects(), request.subjects, "subject")
-    prompts, content = {}, {}
-    for subject in subjects:
-        if not subject.references:
-            raise UserError(f"subject '{subject.id}' has no reference images")
-        for reference in subject.references:
-            open_image(reference)
-        prompts[subject.id] = tuple(_choose(_in_turn(suite.prompts(subject)), request.prompts, "prompt"))
-        content[subject.id] = digest(subject.class_noun, [path_digest(p) for p in subject.references])
-    return Selection(suite, tuple(subjects), prompts, content)
+    cases = [Case((subject,)) for subject in _choose(suite.subjects(), request.subjects, "subject")]
+    pairs = suite.pairs()
+    if not pairs and request.pairs != "0":
+        raise UserError(f"suite '{suite.name}' has no pairs")
+    cases += _choose(pairs, request.pairs, "pair")
+    if not cases:
+        raise UserError("there is nothing to draw: --subjects and --pairs ask for none")
+    prompts = _prompts(suite, cases, request.prompts)
+    content = {subject.id: _content(subject) for case in cases for subject in case.subjects}
+    return Selection(suite, tuple(cases), prompts, content)
+
+
+def _prompts(suite: Suite, cases: Sequence[Case], wanted: str) -> dict[str, tuple[Prompt, ...]]:
+    """The first N of each case, or of those named the ones that each case has."""
+    had = {case.id: _in_turn(suite.prompts(case)) for case in cases}
+    for case in cases:
+        for prompt in had[case.id]:
+            if prompt.subjects != len(case.subjects):
+                wrong = f"names {prompt.subjects} subjects, {case.id} has {len(case.subjects)}"
+                raise UserError(f"suite '{suite.name}': prompt '{prompt.id}' {wrong}")
+    if wanted.isdecimal():
+        chosen = {name: tuple(prompts[: int(wanted)]) for name, prompts in had.items()}
+    else:
+        every = {prompt.id: prompt for prompts in had.values() for prompt in prompts}
+        names = [prompt.id for prompt in _choose(list(every.values()), wanted, "prompt")]
+        chosen = {name: tuple(p for n in names for p in prompts if p.id == n) for name, prompts in had.items()}
+    for name, prompts in chosen.items():
+        if not prompts:
+            raise UserError(f"suite '{suite.name}' has no prompt for {name}, or --prompts names none of them")
+    return chosen
+
+
+def _content(subject: Subject) -> str:
+    """UserError without a picture, or with one that cannot be read."""
+    if not subject.references:
+        raise UserError(f"subject '{subject.id}' has no reference images")
+    pictures = [*subject.references, *subject.held_out]
+    for picture in pictures:
+        open_image(picture)
+    return digest(subject.class_noun, len(subject.references), [path_digest(picture) for picture in pictures])
 
 
 def metric_config(request: Request, name: str) -> Any:
@@ -155,7 +212,8 @@ def _plan_method(name: str, request: Request, selection: Selection, base: Base) 
     method_class = METHODS.load(name)
     config = build_config(method_class.config_class, _settings(request, name), name)
     weights = tuple(method_class.weights(config, base)) if hasattr(method_class, "weights") else ()
-    code_version = f"{version('umm-bench')}/{getattr(method_class, 'version', 1)}"
+    abilities = Abilities.of(method_class)
+    code_version = f"{version('umm-bench')}/{abilities.version}"
     made_from = [
         name,
         code_version,
@@ -164,23 +222,37 @@ def _plan_method(name: str, request: Request, selection: Selection, base: Base) 
         [path_digest(path) for path in weights],
     ]
     samples = []
-    for subject in selection.subjects:
-        content = selection.content[subject.id]
+    for case in selection.cases:
         # The subject's name is a part too: it goes into the seeds of fine-tunes.
-        setup_key = digest("setup", made_from, subject.id, content)
-        for prompt in selection.prompts[subject.id]:
+        parts = [(subject.id, selection.content[subject.id]) for subject in case.subjects]
+        targets = parts if abilities.setup_for == "subject" else [parts] * len(parts)
+        setup_keys = tuple(digest("setup", made_from, target) for target in targets)
+        for prompt in selection.prompts[case.id]:
+            refusal = _refusal(method_class, abilities, config, base, case, prompt)
             for index in range(request.images_per_prompt):
-                seed = sample_seed(request.seed, subject.id, prompt.id, index)
+                seed = sample_seed(request.seed, case.id, prompt.id, index)
                 key = digest(
                     "sample",
-                    setup_key,
+                    made_from,
                     selection.suite.name,
+                    selection.suite.version,
+                    parts,
                     prompt.template,
                     asdict(request.generation),
                     seed,
                 )
-                samples.append(Sample(key, setup_key, subject, prompt, index, seed))
-    return MethodPlan(name, method_class, config, code_version, weights, tuple(samples))
+                samples.append(Sample(key, setup_keys, case, prompt, index, seed, refusal))
+    return MethodPlan(name, method_class, config, code_version, weights, abilities, tuple(samples))
+
+
+def _refusal(
+    method_class: Any, abilities: Abilities, config: Any, base: Base, case: Case, prompt: Prompt
+) -> Refusal | None:
+    if not abilities.can_draw(case):
+        most = abilities.max_subjects
+        return Refusal("skipped", SINGLE_ONLY if most == 1 else f"at most {most} subjects")
+    reason = method_class.check(config, base, case, prompt) if hasattr(method_class, "check") else None
+    return Refusal("failed", reason) if reason else None
 
 
 def inputs_digest(request: Request, selection: Selection, base: Base, watched: Sequence[Path]) -> str:
@@ -220,11 +292,11 @@ def _in_turn(prompts: Sequence[Prompt]) -> list[Prompt]:
 
 def _choose(items: Sequence[T], wanted: str, noun: str) -> list[T]:
     """The first N items or the named ones."""
-    if wanted.isdigit():
+    if wanted.isdecimal():
         return list(items[: int(wanted)])
     known = {item.id: item for item in items}
     chosen = []
-    for name in dict.fromkeys(wanted.split(",")):
+    for name in dict.fromkeys(name.strip() for name in wanted.split(",") if name.strip()):
         if name not in known:
             hint = did_you_mean(name, list(known))
             raise UserError(f"the suite has no {noun} '{name}'{hint}; it has {len(known)}: {_some(list(known))}")

@@ -1,13 +1,15 @@
-"""The execution of a plan: make what is missing, score what is unscored, sum up.
+"""The execution of a plan: make what is missing, score what is unscored.
 
 Each stage is a generator of `Event`s, and leaves the store complete up to its last event: it can be cut off
-anywhere and started again.
+anywhere and started again. What cannot be made is in the store with its reason, and does not end a run.
 """
 
 import json
+import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from pathlib import Path
@@ -15,13 +17,14 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from umm_bench.bench.failures import find_failures
 from umm_bench.bench.measure import Measured
 from umm_bench.bench.plan import MethodPlan, Plan, Sample, Selection
-from umm_bench.bench.statistics import PairKey, mean_interval, paired_effect
 from umm_bench.bench.store import Store
-from umm_bench.methods import Subject
-from umm_bench.metrics.base import ScoredSample
+from umm_bench.errors import UserError
+from umm_bench.methods import Case, Subject
+from umm_bench.metrics.base import ScoredSample, is_for
+
+logger = logging.getLogger(__name__)
 
 SCORING_BATCH = 32
 
@@ -36,14 +39,55 @@ class Event:
     label: str
 
 
+class Unmakeable(Exception):
+    """A setup or an image failed; the message is the reason, `stage` where."""
+
+    def __init__(self, stage: str, error: Exception) -> None:
+        lines = str(error).splitlines() or [""]
+        super().__init__(lines[0] if isinstance(error, UserError) else f"{type(error).__name__}: {lines[0]}")
+        self.stage = stage
+
+
+def record(plan: Plan, store: Store) -> None:
+    """Which samples the run consists of, made or not, which are refused, and the protocols of its scores so far."""
+    run_id = plan.request.run_id
+    store.replace_of_run("run_samples", run_id, [{"sample_key": key} for key in plan.sample_keys])
+    refused = [
+        _undrawn(method, sample, sample.refusal.status, "plan", sample.refusal.reason)
+        for method in plan.methods
+        for sample in method.samples
+        if sample.refusal
+    ]
+    store.replace_undrawn(plan.sample_keys, refused, "plan")
+    record_references(run_id, plan.selection, store)
+    protocols = {metric.name: metric.protocol for metric in plan.metrics}
+    names = store.rows(
+        "select distinct metric, protocol from scores where list_contains(?, protocol)",
+        [[*protocols.values()]],
+    )
+    store.replace_of_run("run_protocols", run_id, names)
+
+
+def record_references(run_id: str, selection: Selection, store: Store) -> None:
+    """Where the subjects' pictures are now: since a sample was drawn they may have moved."""
+    for subject in selection.subjects:
+        store.set_references(run_id, subject.id, _paths(subject.references), _paths(subject.held_out))
+
+
 def missing_samples(plan: Plan, store: Store) -> dict[str, list[Sample]]:
-    """By method, the samples that lack their row or their image."""
-    finished = store.finished_samples(plan.sample_keys)
-    return {method.name: [sample for sample in method.samples if sample.key not in finished] for method in plan.methods}
+    """By method, the samples that lack their row or their image and have not failed before."""
+    finished = store.finished_samples(plan.sample_keys) | store.undrawn(plan.sample_keys).keys()
+    return {
+        method.name: [s for s in method.samples if s.refusal is None and s.key not in finished]
+        for method in plan.methods
+    }
 
 
 def generate(plan: Plan, store: Store, batch_size: int = 4) -> Iterator[Event]:
-    """Make all missing images; a method is set up only for subjects that it has yet to draw."""
+    """Make all missing images; a method is set up only for what it has yet to draw.
+
+    A case whose setup fails, and a prompt whose drawing fails, are written down as failed.
+    """
     missing = missing_samples(plan, store)
     done = 0
     for method_plan in plan.methods:
@@ -52,56 +96,101 @@ def generate(plan: Plan, store: Store, batch_size: int = 4) -> Iterator[Event]:
         yield Event(done, f"{method_plan.name}, loading")
         plan.base.pipeline()  # here, so that loading it counts in nobody's seconds
         method = method_plan.method_class(plan.base, method_plan.config, plan.request.generation)
-        for _, group in groupby(missing[method_plan.name], key=lambda sample: sample.subject.id):
+        setups = Setups(method, method_plan, store)
+        for _, group in groupby(missing[method_plan.name], key=lambda sample: sample.case.id):
             samples = list(group)
-            subject = samples[0].subject
-            yield Event(done, f"{method_plan.name}, setting up {subject.id}")
-            state = set_up(method, method_plan, subject, samples[0].setup_key, store)
-            yield Event(done, f"{method_plan.name}, {subject.id}")
+            case = samples[0].case
+            yield Event(done, f"{method_plan.name}, setting up {case.id}")
+            try:
+                states = setups.of(case, samples[0].setup_keys)
+            except Unmakeable as failure:
+                _fail(method_plan, samples, failure, store)
+                done += len(samples)
+                continue
+            yield Event(done, f"{method_plan.name}, {case.id}")
             for _, same_prompt in groupby(samples, key=lambda sample: sample.prompt.id):
                 for batch in _batches(list(same_prompt), batch_size):
-                    draw(method, method_plan, state, batch, plan, store)
+                    try:
+                        draw(method, method_plan, states, batch, plan, store)
+                    except Unmakeable as failure:
+                        _fail(method_plan, batch, failure, store)
                     done += len(batch)
-                    yield Event(done, f"{method_plan.name}, {subject.id}")
+                    yield Event(done, f"{method_plan.name}, {case.id}")
 
 
-def set_up(method: Any, method_plan: MethodPlan, subject: Subject, setup_key: str, store: Store) -> Any:
-    """The method's state for a subject, fine-tuned now and timed, or loaded when that was done before."""
+class Setups:
+    """The states of one method: of one case at a time, those that the next case needs again being kept."""
+
+    def __init__(self, method: Any, method_plan: MethodPlan, store: Store) -> None:
+        self.method, self.method_plan, self.store = method, method_plan, store
+        self._states: dict[str, Any] = {}
+        self._failed: dict[str, Unmakeable] = {}
+
+    def of(self, case: Case, keys: Sequence[str]) -> list[Any]:
+        """One state a subject, or one for the case. Unmakeable, also for what failed before."""
+        alone = self.method_plan.abilities.setup_for == "subject"
+        targets = dict(zip(keys, case.subjects, strict=True)) if alone else {keys[0]: case}
+        self._states = {key: state for key, state in self._states.items() if key in targets}
+        for key, target in targets.items():
+            if key in self._failed:
+                raise self._failed[key]
+            if key not in self._states:
+                try:
+                    self._states[key] = set_up(self.method, self.method_plan, target, key, self.store)
+                except Unmakeable as failure:
+                    self._failed[key] = failure
+                    raise
+        return [self._states[key] for key in targets]
+
+
+def set_up(method: Any, method_plan: MethodPlan, target: Subject | Case, setup_key: str, store: Store) -> Any:
+    """The method's state for a subject or a case, fine-tuned now and timed, or loaded when that was done before."""
     directory = store.folder / "setups" / setup_key
     rows = store.rows("select path from setups where setup_key = ?", [setup_key])
     if rows and (rows[0]["path"] is None or directory.is_dir()):
-        return method.setup(subject, directory)
+        with _failing("setup", method_plan.name, target.id):
+            return method.setup(target, directory)
     # Without its row a setup was cut off before its cost was written down: a reload would be timed instead.
     shutil.rmtree(directory, ignore_errors=True)
     directory.parent.mkdir(parents=True, exist_ok=True)
-    with Measured() as cost:
-        state = method.setup(subject, directory)
+    with _failing("setup", method_plan.name, target.id), Measured() as cost:
+        state = method.setup(target, directory)
+    took = _told(directory)
     row = {
         "setup_key": setup_key,
         "method": method_plan.name,
-        "subject": subject.id,
+        "case_id": target.id,
         "config_json": asdict(method_plan.config),
-        "seconds": cost.seconds + _seconds_before(directory),
+        "seconds": cost.seconds + float(took.get("seconds_before", 0)),
         "peak_mb": cost.peak_mb,
+        "steps": took.get("steps"),
+        "trained_parameters": took.get("trained_parameters"),
+        "bytes": sum(path.stat().st_size for path in directory.rglob("*") if path.is_file()),
         "path": f"setups/{setup_key}" if directory.is_dir() else None,
     }
     store.upsert("setups", [row])
     return state
 
 
-def _seconds_before(directory: Path) -> float:
-    """What a setup spent in calls that were cut off, where it says so in a `state.json`."""
+def _told(directory: Path) -> dict[str, float]:
+    """The numbers of a setup's `state.json`, where it has one."""
     try:
-        return float(json.loads((directory / "state.json").read_text())["seconds_before"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return 0.0
+        state = json.loads((directory / "state.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return {name: value for name, value in state.items() if isinstance(value, (int, float))}
 
 
-def draw(method: Any, method_plan: MethodPlan, state: Any, batch: Sequence[Sample], plan: Plan, store: Store) -> None:
-    """Images of one subject and prompt, saved before their rows are: a row always has its image."""
-    subject, prompt = batch[0].subject, batch[0].prompt
-    with Measured() as cost:
-        images = method.generate(state, subject, prompt, [sample.seed for sample in batch])
+def draw(
+    method: Any, method_plan: MethodPlan, states: Sequence[Any], batch: Sequence[Sample], plan: Plan, store: Store
+) -> None:
+    """Images of one case and prompt, saved before their rows are: a row always has its image."""
+    case, prompt = batch[0].case, batch[0].prompt
+    with _failing("generate", method_plan.name, f"{case.id}, prompt {prompt.id}"):
+        with Measured() as cost:
+            images = method.generate(states, case, prompt, [sample.seed for sample in batch])
+        if len(images) != len(batch):
+            raise ValueError(f"{len(images)} images for {len(batch)} seeds")
     # Before the first image is there: a kill in between must not leave it with the scores of one that was lost.
     store.forget_scores([sample.key for sample in batch])
     rows = []
@@ -110,27 +199,69 @@ def draw(method: Any, method_plan: MethodPlan, state: Any, batch: Sequence[Sampl
         save_image(image, store.folder / path)
         rows.append(
             {
-                "sample_key": sample.key,
-                "method": method_plan.name,
+                **_asked(method_plan, sample),
                 "config_json": {**asdict(method_plan.config), "generation": asdict(plan.request.generation)},
                 "base": plan.request.base,
                 "suite": plan.selection.suite.name,
-                "subject": subject.id,
-                "class_noun": subject.class_noun,
-                "prompt_id": prompt.id,
-                "prompt_kind": prompt.kind,
-                "prompt": prompt.text(subject.class_noun),
-                "image_index": sample.image_index,
-                "seed": sample.seed,
+                "method_prompt": prompt.text(method_plan.words(case)),
                 "path": path,
                 "seconds": cost.seconds / len(batch),
                 "peak_mb": cost.peak_mb,
-                "setup_key": sample.setup_key,
-                "references_json": _paths(subject),
                 "code_version": method_plan.code_version,
             }
         )
+    # The subjects first: a sample is there when its own row is.
+    store.upsert("sample_subjects", [row for sample in batch for row in _subject_rows(sample)])
     store.upsert("samples", rows)
+
+
+def _asked(method_plan: MethodPlan, sample: Sample) -> dict[str, Any]:
+    return {
+        "sample_key": sample.key,
+        "method": method_plan.name,
+        "case_id": sample.case.id,
+        "subject_count": len(sample.case.subjects),
+        "prompt_id": sample.prompt.id,
+        "prompt_kind": sample.prompt.kind,
+        "prompt": sample.prompt.text(sample.case.class_nouns),
+        "image_index": sample.image_index,
+        "seed": sample.seed,
+    }
+
+
+def _undrawn(method_plan: MethodPlan, sample: Sample, status: str, stage: str, reason: str) -> dict[str, Any]:
+    return {**_asked(method_plan, sample), "status": status, "stage": stage, "reason": reason}
+
+
+def _subject_rows(sample: Sample) -> Iterator[dict[str, Any]]:
+    for place, (subject, setup_key) in enumerate(zip(sample.case.subjects, sample.setup_keys, strict=True), start=1):
+        yield {
+            "sample_key": sample.key,
+            "place": place,
+            "subject": subject.id,
+            "class_noun": subject.class_noun,
+            "kind": subject.kind,
+            "references_json": _paths(subject.references),
+            "held_out_json": _paths(subject.held_out),
+            "setup_key": setup_key,
+        }
+
+
+@contextmanager
+def _failing(stage: str, method: str, what: str) -> Iterator[None]:
+    """What a method raises becomes Unmakeable, and is logged."""
+    try:
+        yield
+    except Exception as error:
+        failure = Unmakeable(stage, error)
+        # A user's mistake explains itself; anything else may be a bug, which somebody will want to find.
+        logger.warning("%s, %s: %s", method, what, failure, exc_info=None if isinstance(error, UserError) else error)
+        raise failure from error
+
+
+def _fail(method_plan: MethodPlan, samples: Sequence[Sample], failure: Unmakeable, store: Store) -> None:
+    rows = [_undrawn(method_plan, sample, "failed", failure.stage, str(failure)) for sample in samples]
+    store.replace_undrawn([sample.key for sample in samples], rows)
 
 
 def save_image(image: Image.Image, path: Path) -> None:
@@ -141,17 +272,48 @@ def save_image(image: Image.Image, path: Path) -> None:
     os.replace(partial, path)
 
 
-def unscored(plan: Plan, store: Store) -> dict[str, list[ScoredSample]]:
-    """By metric, the samples without a score under its protocol."""
-    samples = [
-        ScoredSample(sample.key, store.folder / "samples" / f"{sample.key}.png", sample.subject, sample.prompt)
+def drawn_samples(plan: Plan, store: Store) -> list[ScoredSample]:
+    """All images of the run that exist, for metrics, in the plan's order."""
+    drawn = store.finished_samples(plan.sample_keys)
+    path = {key: store.folder / "samples" / f"{key}.png" for key in drawn}
+    floor = {
+        (sample.case.id, sample.prompt.id, sample.seed): path[sample.key]
         for method in plan.methods
+        if method.name == "sd"
         for sample in method.samples
-    ]
+        if sample.key in drawn
+    }
+    found = []
+    for method in plan.methods:
+        earlier: dict[tuple[str, str], tuple[Path, ...]] = {}
+        for sample in method.samples:
+            if sample.key not in drawn:
+                continue
+            asked = (sample.case.id, sample.prompt.id)
+            found.append(
+                ScoredSample(
+                    key=sample.key,
+                    path=path[sample.key],
+                    case=sample.case,
+                    prompt=sample.prompt,
+                    seed=sample.seed,
+                    method=method.name,
+                    method_prompt=sample.prompt.text(method.words(sample.case)),
+                    earlier=earlier.get(asked, ()),
+                    floor=floor.get((*asked, sample.seed)),
+                )
+            )
+            earlier[asked] = (*earlier.get(asked, ()), path[sample.key])
+    return found
+
+
+def unscored(plan: Plan, store: Store) -> dict[str, list[ScoredSample]]:
+    """By metric, the samples that it is for and that have no score under its protocol."""
+    samples = drawn_samples(plan, store)
     missing = {}
     for metric in plan.metrics:
         scored = store.scored_samples(plan.sample_keys, metric.name, metric.protocol)
-        missing[metric.name] = [sample for sample in samples if sample.key not in scored]
+        missing[metric.name] = [s for s in samples if s.key not in scored and is_for(metric, s.case)]
     return missing
 
 
@@ -167,76 +329,8 @@ def score(plan: Plan, store: Store) -> Iterator[Event]:
             yield Event(done, metric.name)
 
 
-def record(plan: Plan, store: Store) -> None:
-    """Which samples the run consists of, made or not, and which protocols its scores so far have."""
-    run_id = plan.request.run_id
-    store.replace_of_run("run_samples", run_id, [{"sample_key": key} for key in plan.sample_keys])
-    record_references(run_id, plan.selection, store)
-    protocols = {metric.name: metric.protocol for metric in plan.metrics}
-    names = store.rows(
-        "select distinct metric, protocol from scores where list_contains(?, protocol)",
-        [[*protocols.values()]],
-    )
-    store.replace_of_run("run_protocols", run_id, names)
-
-
-def record_references(run_id: str, selection: Selection, store: Store) -> None:
-    """Where the references are now: since a sample was drawn they may have moved."""
-    for subject in selection.subjects:
-        store.set_references(run_id, subject.id, _paths(subject))
-
-
-def conclude(plan: Plan, store: Store) -> None:
-    """Means, paired effects and the worst cases of a run whose scores are complete."""
-    run_id = plan.request.run_id
-    record(plan, store)
-    rows = store.rows("select * from run_results where run_id = ?", [run_id])
-    values: dict[tuple[str, str], dict[PairKey, float]] = {}
-    for row in rows:
-        pair = (row["subject"], row["prompt_id"], row["seed"])
-        values.setdefault((row["method"], row["metric"]), {})[pair] = row["value"]
-    store.replace_of_run("summaries", run_id, _summaries(values, plan.request.seed))
-    store.replace_of_run("comparisons", run_id, _comparisons(values, plan))
-    store.replace_of_run("failures", run_id, find_failures(rows))
-    counts = plan.selection.suite.concept_counts()
-    corpus = f"{plan.selection.suite.name}, training corpus"
-    store.upsert("concept_counts", [{"corpus": corpus, "concept": c, "count": n} for c, n in counts.items()])
-
-
-def _summaries(values: dict[tuple[str, str], dict[PairKey, float]], seed: int) -> Iterable[dict[str, Any]]:
-    for (method, metric), scores in values.items():
-        interval = mean_interval(list(scores.values()), [subject for subject, _, _ in scores], seed=seed)
-        yield {
-            "method": method,
-            "metric": metric,
-            "mean": interval.mean,
-            "low": interval.low,
-            "high": interval.high,
-            "samples": interval.samples,
-            "subjects": interval.clusters,
-        }
-
-
-def _comparisons(values: dict[tuple[str, str], dict[PairKey, float]], plan: Plan) -> Iterable[dict[str, Any]]:
-    methods = plan.request.methods
-    reference = "sd" if "sd" in methods else methods[0]
-    for (method, metric), scores in values.items():
-        effect = paired_effect(scores, values.get((reference, metric), {}), seed=plan.request.seed)
-        if method != reference and effect is not None:
-            yield {
-                "method": method,
-                "reference": reference,
-                "metric": metric,
-                "effect": effect.mean,
-                "low": effect.low,
-                "high": effect.high,
-                "pairs": effect.samples,
-                "subjects": effect.clusters,
-            }
-
-
-def _paths(subject: Subject) -> list[str]:
-    return [str(reference.resolve()) for reference in subject.references]
+def _paths(pictures: Sequence[Path]) -> list[str]:
+    return [str(picture.resolve()) for picture in pictures]
 
 
 def _score_row(row: dict[str, Any]) -> dict[str, Any]:

@@ -6,13 +6,14 @@ interval is still somewhat too narrow, and with one it does not exist.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from umm_bench.seeding import seed_for
 
-PairKey = tuple[str, str, int]
-"""(subject, prompt id, seed): what two methods have in common when they are compared."""
+PairKey = tuple[Any, ...]
+"""(case id, prompt id, seed, ...): what two methods have in common when they are compared. The first is the cluster."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,9 @@ def mean_interval(
 
 
 def paired_effect(ours: Mapping[PairKey, float], theirs: Mapping[PairKey, float], *, seed: int = 0) -> Interval | None:
-    """Mean of `ours - theirs` over the keys of both, clustered by subject; None without a common key."""
+    """Mean of `ours - theirs` over the keys of both, clustered by case; None without a common key."""
     common = sorted(ours.keys() & theirs.keys())
     if not common:
         return None
     differences = [ours[key] - theirs[key] for key in common]
-    return mean_interval(differences, [subject for subject, _, _ in common], seed=seed)
+    return mean_interval(differences, [key[0] for key in common], seed=seed)

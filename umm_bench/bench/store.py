@@ -15,79 +15,23 @@ from typing import Any
 
 import duckdb
 
-from umm_bench.errors import UserError
+from umm_bench.bench import schema
 
 DATABASE_NAME = "umm_bench.duckdb"
-
-SCHEMA = """
-create table if not exists runs (
-    run_id text primary key, created timestamp, command text, config_json json, code_version text,
-    suite text, base text,
-    executed timestamp,            -- when this command last ran
-    watched_json json,             -- local files and weights that it read beside the base
-    finished_inputs text           -- digest of all that the last complete execution depended on; else null
-);
-create table if not exists setups (
-    setup_key text primary key, method text, subject text, config_json json, seconds double, peak_mb double,
-    path text                      -- relative to the reports folder; null when nothing was saved
-);
-create table if not exists samples (
-    sample_key text primary key, method text, config_json json, base text, suite text, subject text,
-    class_noun text, prompt_id text, prompt_kind text, prompt text, image_index integer, seed bigint,
-    path text,                     -- relative to the reports folder
-    seconds double, peak_mb double, setup_key text, references_json json, code_version text
-);
-create table if not exists run_samples (run_id text, sample_key text, primary key (run_id, sample_key));
-create table if not exists scores (
-    sample_key text, metric text, protocol text, value double, explanation text, metadata_json json,
-    primary key (sample_key, metric, protocol)
-);
-create table if not exists run_protocols (
-    run_id text, metric text, protocol text, primary key (run_id, metric)
-);
-create table if not exists failures (
-    run_id text, sample_key text, kind text, reason text, evidence_json json,
-    rank integer,                  -- within the run and method, 1 is the worst
-    primary key (run_id, sample_key, kind)
-);
-create table if not exists summaries (
-    run_id text, method text, metric text, mean double, low double, high double, samples integer,
-    subjects integer, primary key (run_id, method, metric)
-);
-create table if not exists comparisons (
-    run_id text, method text, reference text, metric text, effect double, low double, high double,
-    pairs integer, subjects integer, primary key (run_id, method, metric)
-);
-create table if not exists concept_counts (
-    corpus text, concept text, count bigint, primary key (corpus, concept)
-);
-create or replace view run_results as
-    select run_id, sample_key, samples.method, samples.subject, class_noun, prompt_id, prompt_kind, prompt,
-           image_index, seed, metric, protocol, value, explanation, metadata_json, samples.path
-    from run_samples join samples using (sample_key) join scores using (sample_key)
-         join run_protocols using (run_id, metric, protocol);
--- One run only: averaging over runs would mix settings and count shared samples twice.
-create or replace view results as
-    select * from run_results where run_id = (select run_id from runs order by executed desc limit 1);
-"""
 
 
 class Store:
     """An open database. One process writes at a time; DuckDB's log keeps finished statements over a kill.
 
-    `folder` holds `umm_bench.duckdb`, `samples/` and `setups/`. `UserError` when another process has it open.
+    `folder` holds `umm_bench.duckdb`, `samples/` and `setups/`. A database of an earlier version becomes one of this.
+    `UserError` when another process has it open, when it is damaged, or of a later version.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / DATABASE_NAME
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            self.connection = duckdb.connect(str(self.path))
-        except duckdb.IOException as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"cannot open {self.path} (another run, or a duckdb shell?): {reason}") from error
-        self.connection.execute(SCHEMA)
+        self.connection = schema.connect(self.path)
 
     def __enter__(self) -> Store:
         return self
@@ -152,6 +96,20 @@ class Store:
         rows = self.rows("select sample_key, path from samples where list_contains(?, sample_key)", [list(keys)])
         return {row["sample_key"] for row in rows if (self.folder / row["path"]).is_file()}
 
+    def undrawn(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The rows of those of `keys` that were skipped or failed, by key."""
+        rows = self.rows("select * from undrawn where list_contains(?, sample_key)", [list(keys)])
+        return {row["sample_key"]: row for row in rows}
+
+    def replace_undrawn(self, keys: Sequence[str], rows: Sequence[Mapping[str, Any]], stage: str = "") -> None:
+        """What is known of why those of `keys` are not drawn (of one `stage`, if given) becomes `rows`, all or none."""
+        with _Transaction(self.connection):
+            self.connection.execute(
+                "delete from undrawn where list_contains(?, sample_key) and (? = '' or stage = ?)",
+                [list(keys), stage, stage],
+            )
+            self._insert("undrawn", rows)
+
     def forget_scores(self, keys: Sequence[str]) -> None:
         """No sample of `keys` has a score any more, under any protocol, and no run with one of them is finished."""
         with _Transaction(self.connection):
@@ -162,12 +120,14 @@ class Store:
                 [list(keys)],
             )
 
-    def set_references(self, run_id: str, subject: str, references: Sequence[str]) -> None:
-        """The paths of a subject's references, in all samples of the run."""
+    def set_references(
+        self, run_id: str, subject: str, references: Sequence[str], held_out: Sequence[str] = ()
+    ) -> None:
+        """The paths of a subject's pictures, in all samples of the run."""
         self.connection.execute(
-            "update samples set references_json = ? where subject = ?"
+            "update sample_subjects set references_json = ?, held_out_json = ? where subject = ?"
             " and sample_key in (select sample_key from run_samples where run_id = ?)",
-            [_encode("references_json", references), subject, run_id],
+            [_encode("references_json", references), _encode("held_out_json", held_out), subject, run_id],
         )
 
     def scored_samples(self, keys: Sequence[str], metric: str, protocol: str) -> set[str]:

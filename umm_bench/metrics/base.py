@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from umm_bench.methods import Prompt, Subject
+from umm_bench.methods import Case, Prompt
 from umm_bench.registry import Registry
 from umm_bench.suites.base import Suite
 
@@ -14,17 +14,36 @@ METRICS = Registry("umm_bench.metrics", "metric")
 
 @dataclass(frozen=True)
 class ScoredSample:
-    """A generated image and what it was asked to show."""
+    """A generated image and what it was asked to show.
+
+    `case.subjects` have the pictures to score against, as the suite has them: `references`, which the method saw
+    (perhaps worse ones of them), and `held_out`, which it did not. `method_prompt` is the prompt with the method's
+    own words in it. `earlier` are the method's images of the same case and prompt with a lower index, and `floor` is
+    plain SD's image of the same case, prompt and seed, None where it was not drawn.
+    """
 
     key: str
     path: Path
-    subject: Subject
+    case: Case
     prompt: Prompt
+    seed: int
+    method: str = ""
+    method_prompt: str = ""
+    earlier: tuple[Path, ...] = ()
+    floor: Path | None = None
+
+    @property
+    def text(self) -> str:
+        """The prompt with the class noun in each subject's place."""
+        return self.prompt.text(self.case.class_nouns)
 
 
 @dataclass(frozen=True)
 class Score:
-    """One row. `explanation` is a sentence for a reader, `metadata` the evidence behind it."""
+    """One row. `explanation` is a sentence for a reader, `metadata` the evidence behind it.
+
+    `subject` is the id of the subject that it is about, empty where it is about the whole image.
+    """
 
     sample_key: str
     metric: str
@@ -32,6 +51,7 @@ class Score:
     value: float
     explanation: str
     metadata: dict[str, Any] = field(default_factory=dict)
+    subject: str = ""
 
 
 class Metric(Protocol):
@@ -39,7 +59,8 @@ class Metric(Protocol):
 
     `config_class` is a frozen dataclass with defaults. `protocol` starts with "<name>/<version>: " and names
     everything that the value depends on beside the sample: scores of another protocol are never reused.
-    `weights` are the local files or folders among it.
+    `weights` are the local files or folders among it. `subjects`, optional, default (1, None): the least and the
+    largest number of subjects of a case that it is for, None for any number.
     """
 
     name: ClassVar[str]
@@ -52,4 +73,13 @@ class Metric(Protocol):
     def weights(self) -> Sequence[Path]: ...
 
     def score(self, batch: Sequence[ScoredSample]) -> list[Score]:
-        """At least one row named `name` for each sample it applies to; further rows may have other names."""
+        """At least one row named `name` for each sample it applies to; further rows may have other names.
+
+        A metric of one name has either one row a sample or one row for each of its subjects.
+        """
+
+
+def is_for(metric: Any, case: Case) -> bool:
+    """Whether a metric is for cases of as many subjects."""
+    least, most = getattr(metric, "subjects", (1, None))
+    return least <= len(case.subjects) and (most is None or len(case.subjects) <= most)

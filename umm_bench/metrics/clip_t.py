@@ -17,7 +17,7 @@ class ClipTConfig:
 
 
 class ClipT:
-    """Cosine of the image and of the prompt with the class noun in the subject's place.
+    """Cosine of the image and of the prompt with the class noun in each subject's place.
 
     A method's own words ("sks", a pseudo word) never reach the scoring model, which does not know them.
     """
@@ -31,7 +31,7 @@ class ClipT:
         self.weights: Sequence[Path] = self.encoder.weights
 
     def score(self, batch: Sequence[ScoredSample]) -> list[Score]:
-        texts = [sample.prompt.text(sample.subject.class_noun) for sample in batch]
+        texts = [sample.text for sample in batch]
         cosines = (self.encoder.images([s.path for s in batch]) * self.encoder.texts(texts)).sum(axis=1)
         return [
             Score(

@@ -1,13 +1,14 @@
-"""The suite's own ground truth: is this the subject, is its class there, is the background as asked?"""
+"""The suite's own ground truth: is each subject there, is its class there, is the background as asked?"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from umm_bench.images import open_image
+from umm_bench.methods import Subject
 from umm_bench.metrics.base import Score, ScoredSample
 from umm_bench.seeding import digest, path_digest
-from umm_bench.suites.base import Check, Suite
+from umm_bench.suites.base import SubjectCheck, Suite
 
 
 @dataclass(frozen=True)
@@ -16,8 +17,8 @@ class IdentityConfig:
 
 
 class Identity:
-    """1 or 0 for each verdict of the suite's check: `identity`, and `concept` and `background` where it gives
-    them. A suite without a ground truth gets no rows.
+    """1 or 0 for each verdict of the suite's check: `identity` of each subject, and its `concept` and the image's
+    `background` where it gives them. A suite without a ground truth gets no rows.
     """
 
     name = "identity"
@@ -32,34 +33,29 @@ class Identity:
     def score(self, batch: Sequence[ScoredSample]) -> list[Score]:
         scores = []
         for sample in batch:
-            check = self.suite.check(open_image(sample.path), sample.subject, sample.prompt)
-            if check is not None:
-                scores += self._rows(sample, check)
+            check = self.suite.check(open_image(sample.path), sample.case, sample.prompt)
+            if check is None:
+                continue
+            for subject, verdict in zip(sample.case.subjects, check.subjects, strict=True):
+                scores += self._rows(sample, subject, verdict)
+            if check.background is not None:
+                asked = "as asked" if check.background else f"not that of '{sample.text}'"
+                value, evidence = float(check.background), check.subjects[0].evidence
+                says = f"the background is {asked}"
+                scores.append(Score(sample.key, "background", self.protocol, value, says, evidence))
         return scores
 
-    def _rows(self, sample: ScoredSample, check: Check) -> list[Score]:
+    def _rows(self, sample: ScoredSample, subject: Subject, check: SubjectCheck) -> list[Score]:
         best = check.evidence.get("best_design")
-        absent = f"no {sample.subject.class_noun} is there"
+        absent = f"no {subject.class_noun} is there"
         other = f"the checker prefers {best} over the subject" if best else "the checker rejects the subject"
+        no = absent if check.concept is False else other
         verdicts = {
-            "identity": (
-                check.identity,
-                "the checker takes it for the subject",
-                absent if check.concept is False else other,
-            ),
-            "concept": (
-                check.concept,
-                f"a {sample.subject.class_noun} is there",
-                absent,
-            ),
-            "background": (
-                check.background,
-                "the background is as asked",
-                f"the background is not that of '{sample.prompt.text(sample.subject.class_noun)}'",
-            ),
+            "identity": (check.identity, "the checker takes it for the subject", no),
+            "concept": (check.concept, f"a {subject.class_noun} is there", absent),
         }
         return [
-            Score(sample.key, metric, self.protocol, float(verdict), yes if verdict else no, check.evidence)
-            for metric, (verdict, yes, no) in verdicts.items()
-            if verdict is not None
+            Score(sample.key, metric, self.protocol, float(value), yes if value else no, check.evidence, subject.id)
+            for metric, (value, yes, no) in verdicts.items()
+            if value is not None
         ]

@@ -1,4 +1,4 @@
-"""What a suite is: subjects, prompts for each, and a ground truth where there is one."""
+"""What a suite is: subjects, sets of them, prompts for each, and a ground truth where there is one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,24 +7,36 @@ from typing import Any, ClassVar, Protocol
 
 from PIL import Image
 
-from umm_bench.methods import Prompt, Subject
+from umm_bench.methods import Case, Prompt, Subject
 from umm_bench.registry import Registry
 
 SUITES = Registry("umm_bench.suites", "suite")
 
 
 @dataclass(frozen=True)
-class Check:
-    """The verdict of a suite's ground truth on one image; None where the prompt does not ask for it."""
+class SubjectCheck:
+    """The verdict on one subject of one image: is it there, and is a thing of its class there? None: not asked."""
 
     identity: bool
     concept: bool | None = None
-    background: bool | None = None
     evidence: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Check:
+    """The verdict of a suite's ground truth on one image: on each subject, in the case's order, and on the background,
+    None where the prompt does not ask for one.
+    """
+
+    subjects: tuple[SubjectCheck, ...]
+    background: bool | None = None
+
+
 class Suite(Protocol):
-    """Made as `Suite(path)`: a folder, or None for the suite's own default. Importing one loads no model."""
+    """Made as `Suite(path)`: a folder, or None for the suite's own default. Importing one loads no model.
+
+    UserError where the folder is not such a suite, in one line that says which file and what is wrong with it.
+    """
 
     name: ClassVar[str]
     version: ClassVar[int]
@@ -38,10 +50,13 @@ class Suite(Protocol):
     def subjects(self) -> list[Subject]:
         """In a deliberate order: a run of N subjects takes the first N."""
 
-    def prompts(self, subject: Subject) -> list[Prompt]:
-        """Likewise ordered; a run of N prompts takes N in turn over their kinds."""
+    def pairs(self) -> list[Case]:
+        """Cases of several of the subjects, in a deliberate order. Empty where the suite has none."""
 
-    def check(self, image: Image.Image, subject: Subject, prompt: Prompt) -> Check | None:
+    def prompts(self, case: Case) -> list[Prompt]:
+        """Each for as many subjects as the case has; likewise ordered: a run of N takes N in turn over their kinds."""
+
+    def check(self, image: Image.Image, case: Case, prompt: Prompt) -> Check | None:
         """None when the suite has no ground truth."""
 
     def concept_counts(self) -> Mapping[str, int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from PIL import Image
 
 from umm_bench.errors import UserError
-from umm_bench.methods import Prompt, Subject
+from umm_bench.methods import Case, Prompt, Subject
 from umm_bench.suites.base import Check
 
 LIVE_CLASSES = {"cat", "dog"}
@@ -57,10 +57,13 @@ class DreamBench:
             for name, noun in self._classes.items()
         ]
 
-    def prompts(self, subject: Subject) -> list[Prompt]:
-        return self._prompts[subject.kind]
+    def pairs(self) -> list[Case]:
+        return []
 
-    def check(self, image: Image.Image, subject: Subject, prompt: Prompt) -> Check | None:
+    def prompts(self, case: Case) -> list[Prompt]:
+        return self._prompts[case.subject.kind]
+
+    def check(self, image: Image.Image, case: Case, prompt: Prompt) -> Check | None:
         return None
 
     def concept_counts(self) -> Mapping[str, int]:

@@ -1,20 +1,24 @@
-"""The embedded suite: held-out sprite designs, prompts in five kinds, and a ground-truth checker."""
+"""The embedded suite: held-out sprite designs alone and in pairs, prompts in six kinds, and a ground-truth checker."""
 
 import json
 import re
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
 from umm_bench.errors import UserError
-from umm_bench.methods import Prompt, Subject
-from umm_bench.suites.base import Check
+from umm_bench.methods import Case, Prompt, Subject
+from umm_bench.suites.base import Check, SubjectCheck
 
 
 class MiniSuite:
-    """`path` is a folder as `umm_bench.mini.world.suite.build` makes it; by default that very folder."""
+    """`path` is a folder as `umm_bench.mini.world.suite.build` makes it; by default that very folder.
+
+    It holds subjects.json, prompts.json and pairs.json, and a folder of pictures for each subject.
+    """
 
     name = "mini"
     version = 1
@@ -25,39 +29,59 @@ class MiniSuite:
 
             path = suite.build()
         self.path = path
-        self.truth = (path / "subjects.json", path / "prompts.json")
-        self._subjects, self._prompts = map(_read, self.truth)
+        self.truth = (path / "subjects.json", path / "prompts.json", path / "pairs.json")
+        self._subjects, self._prompts, self._pairs = map(_read, self.truth)
 
     def subjects(self) -> list[Subject]:
-        return [
-            Subject(
-                id=entry["id"],
+        return list(self._made.values())
+
+    @cached_property
+    def _made(self) -> dict[str, Subject]:
+        return {
+            name: Subject(
+                id=name,
                 class_noun=entry["class_noun"],
-                references=tuple(sorted((self.path / entry["id"]).glob("*.png"))),
+                references=tuple(sorted((self.path / name).glob("*.png"))),
                 kind=entry.get("kind", "object"),
             )
-            for entry in self._subjects.values()
-        ]
+            for name, entry in self._subjects.items()
+        }
 
-    def prompts(self, subject: Subject) -> list[Prompt]:
+    def pairs(self) -> list[Case]:
+        made = self._made
+        try:
+            return [Case(tuple(made[name] for name in entry["subjects"])) for entry in self._pairs.values()]
+        except (KeyError, ValueError) as error:
+            raise UserError(f"{self.truth[2]} has a pair that cannot be: {error}") from error
+
+    def prompts(self, case: Case) -> list[Prompt]:
+        nouns = "|".join(re.escape(noun) for noun in case.class_nouns)
+        prompts = [Prompt(entry["id"], entry["template"], entry["kind"]) for entry in self._prompts.values()]
         return [
-            Prompt(id=entry["id"], template=entry["template"], kind=entry["kind"])
-            for entry in self._prompts.values()
+            prompt
+            for prompt in prompts
             # "a dog to the left of a dog" has no one place for the subject.
-            if not re.search(rf"\b{re.escape(subject.class_noun)}\b", entry["template"])
+            if prompt.subjects == len(case.subjects) and not re.search(rf"\b({nouns})\b", prompt.template)
         ]
 
-    def check(self, image: Image.Image, subject: Subject, prompt: Prompt) -> Check | None:
+    def check(self, image: Image.Image, case: Case, prompt: Prompt) -> Check | None:
+        """Of each subject of a pair, the other is what the prompt puts beside it."""
         from umm_bench.mini.world import checker
 
-        verdict = checker.check(image, self._subjects[subject.id]["design"], self._prompts[prompt.id])
-        evidence = {name: value for name, value in verdict.items() if name not in _VERDICTS}
-        return Check(
-            identity=verdict["identity"],
-            concept=verdict.get("concept"),
-            background=verdict.get("background"),
-            evidence=evidence,
-        )
+        asked, verdicts = self._prompts[prompt.id], []
+        for subject in case.subjects:
+            others = [other.class_noun for other in case.subjects if other != subject]
+            beside = {"other": others[0]} if others else {}
+            verdicts.append(checker.check(image, self._subjects[subject.id]["design"], {**asked, **beside}))
+        checks = [
+            SubjectCheck(
+                identity=verdict["identity"],
+                concept=verdict.get("concept"),
+                evidence={name: value for name, value in verdict.items() if name not in _VERDICTS},
+            )
+            for verdict in verdicts
+        ]
+        return Check(tuple(checks), verdicts[0].get("background"))
 
     def concept_counts(self) -> Mapping[str, int]:
         """Of the subjects' concepts, in how many of 16,384 scenes that the family's generator learnt from."""

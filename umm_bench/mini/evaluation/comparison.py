@@ -63,15 +63,16 @@ def trade_off(plan: Plan, store: Store) -> Iterator[Figure]:
     )
     value = {row["sample_key"]: row["value"] for row in scores}
     pairs: dict[str, dict[PairKey, float]] = {
-        method.name: {(s.subject.id, s.prompt.id, s.seed): value[s.key] for s in method.samples}
-        for method in plan.methods
+        method.name: {(s.case.id, s.prompt.id, s.seed): value[s.key] for s in method.samples} for method in plan.methods
     }
     for method in plan.methods:
         interval = mean_interval(list(pairs[method.name].values()), [key[0] for key in pairs[method.name]])
         note = f"95% {interval.low:.3f} to {interval.high:.3f}, " if interval.low is not None else ""
         note += f"{interval.samples} images of {interval.clusters} subjects"
         yield Figure(f"tradeoff.identity_{method.name}", round(interval.mean, 4), "share", True, None, note)
-        setup, image = _seconds(store, [s.setup_key for s in method.samples], [s.key for s in method.samples])
+        setup, image = _seconds(
+            store, [key for s in method.samples for key in s.setup_keys], [s.key for s in method.samples]
+        )
         note = f"and {image:.2f} s an image"
         yield Figure(f"tradeoff.seconds_{method.name}", round(setup, 2), "s a subject", False, None, note)
     lead = paired_effect(pairs["dreambooth"], pairs["umm"])
@@ -98,7 +99,7 @@ def draw_picture(plan: Plan, folder: Path, path: Path) -> Path:
     for column, title in enumerate(["reference", *(TITLES[m.name] for m in plan.methods)]):
         draw.text((GAP + column * (CELL + GAP), 5), title, "black", font)
     for row, subject in enumerate(subjects):
-        first = [next(s for s in method.samples if s.subject.id == subject.id) for method in plan.methods]
+        first = [next(s for s in method.samples if s.case.id == subject.id) for method in plan.methods]
         paths = [subject.references[0], *(folder / "samples" / f"{sample.key}.png" for sample in first)]
         for column, source in enumerate(paths):
             with Image.open(source) as opened:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from umm_bench.mini.world import backgrounds, scenes, sprites
 
-VERSION = "mini/1"
+VERSION = "mini/1.1"
 REFERENCES = 5
 PIXELS = 96
 NATURAL = ("animals-nature", "food-drink", "objects")  # groups whose rare names people know
@@ -41,6 +41,15 @@ PROMPTS: tuple[dict[str, Any], ...] = (
      "style": "black and white"},
     {"id": "dog", "kind": "two_subjects", "template": "a {subject} to the left of a dog on a light blue background",
      "background": "light blue", "other": "dog", "relation": "left of"},
+)  # fmt: skip
+
+PAIR_PROMPTS: tuple[dict[str, Any], ...] = (
+    {"id": "beside", "kind": "two_references",
+     "template": "a {subject_1} next to a {subject_2} on a light blue background", "background": "light blue"},
+    {"id": "together", "kind": "two_references", "template": "a {subject_1} and a {subject_2} on a white background",
+     "background": "white"},
+    {"id": "left", "kind": "two_references",
+     "template": "a {subject_1} to the left of a {subject_2} on a green background", "background": "green"},
 )  # fmt: skip
 
 
@@ -72,6 +81,14 @@ def subjects() -> list[dict[str, Any]]:
     return chosen
 
 
+def pairs(chosen: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Two subjects each: four of frequent concepts, then a frequent with a rare one."""
+    frequent = [entry["id"] for entry in chosen if entry["rank"] < 60]
+    rare = [entry["id"] for entry in chosen if entry["rank"] >= 60]
+    found = [(frequent[2 * i], frequent[2 * i + 1]) for i in range(4)] + [(frequent[8], rare[0])]
+    return [{"id": f"{a}+{b}", "subjects": [a, b]} for a, b in found]
+
+
 def reference(design_id: str, index: int) -> np.ndarray:
     """The index-th picture of a subject, uint8 [96, 96, 3]: own place, turn, light and background."""
     rng = scenes.rng_for("suite-reference", design_id, index)
@@ -96,7 +113,8 @@ def build(folder: Path | None = None) -> Path:
             picture = Image.fromarray(reference(subject["design"], index))
             picture.save(temporary / subject["id"] / f"{index:02d}.png")
     (temporary / "subjects.json").write_text(json.dumps(chosen, indent=1))
-    (temporary / "prompts.json").write_text(json.dumps(PROMPTS, indent=1))
+    (temporary / "pairs.json").write_text(json.dumps(pairs(chosen), indent=1))
+    (temporary / "prompts.json").write_text(json.dumps([*PROMPTS, *PAIR_PROMPTS], indent=1))
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(temporary, folder)
     return folder

@@ -1,0 +1,68 @@
+"""What is concluded from a run whose scores are complete: means, paired effects, the worst cases.
+
+Cases of one subject and of several are never averaged together.
+"""
+
+from collections.abc import Iterable
+from typing import Any
+
+from umm_bench.bench.failures import find_failures
+from umm_bench.bench.plan import Plan
+from umm_bench.bench.runner import record
+from umm_bench.bench.statistics import PairKey, mean_interval, paired_effect
+from umm_bench.bench.store import Store
+
+Values = dict[tuple[str, str, int], dict[PairKey, float]]
+"""By (method, metric, subjects of a case)."""
+
+
+def conclude(plan: Plan, store: Store) -> None:
+    """Means, paired effects and the worst cases, by how many subjects the cases have."""
+    run_id = plan.request.run_id
+    record(plan, store)
+    rows = store.rows("select * from run_results where run_id = ?", [run_id])
+    values: Values = {}
+    for row in rows:
+        pair = (row["case_id"], row["prompt_id"], row["seed"], row["subject"])
+        values.setdefault((row["method"], row["metric"], row["subject_count"]), {})[pair] = row["value"]
+    store.replace_of_run("summaries", run_id, _summaries(values, plan.request.seed))
+    store.replace_of_run("comparisons", run_id, _comparisons(values, plan))
+    store.replace_of_run("failures", run_id, find_failures(rows))
+    counts = plan.selection.suite.concept_counts()
+    corpus = f"{plan.selection.suite.name}, training corpus"
+    store.upsert("concept_counts", [{"corpus": corpus, "concept": c, "count": n} for c, n in counts.items()])
+
+
+def _summaries(values: Values, seed: int) -> Iterable[dict[str, Any]]:
+    for (method, metric, subject_count), scores in values.items():
+        interval = mean_interval(list(scores.values()), [pair[0] for pair in scores], seed=seed)
+        yield {
+            "method": method,
+            "metric": metric,
+            "subject_count": subject_count,
+            "mean": interval.mean,
+            "low": interval.low,
+            "high": interval.high,
+            "samples": interval.samples,
+            "cases": interval.clusters,
+        }
+
+
+def _comparisons(values: Values, plan: Plan) -> Iterable[dict[str, Any]]:
+    methods = plan.request.methods
+    reference = "sd" if "sd" in methods else methods[0]
+    for (method, metric, subject_count), scores in values.items():
+        theirs = values.get((reference, metric, subject_count), {})
+        effect = paired_effect(scores, theirs, seed=plan.request.seed)
+        if method != reference and effect is not None:
+            yield {
+                "method": method,
+                "reference": reference,
+                "metric": metric,
+                "subject_count": subject_count,
+                "effect": effect.mean,
+                "low": effect.low,
+                "high": effect.high,
+                "pairs": effect.samples,
+                "cases": effect.clusters,
+            }

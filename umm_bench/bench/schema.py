@@ -1,0 +1,176 @@
+"""The tables of the DuckDB file, their version, and how a file of an earlier version becomes one of this."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import duckdb
+
+from umm_bench.errors import UserError
+
+VERSION = 2
+
+SCHEMA = """
+create table if not exists schema_version (version integer);
+create table if not exists runs (
+    run_id text primary key, created timestamp, command text, config_json json, code_version text,
+    suite text, suite_hash text, base text,
+    executed timestamp,            -- when this command last ran
+    watched_json json,             -- local files and weights that it read beside the base
+    finished_inputs text           -- digest of all that the last complete execution depended on; else null
+);
+create table if not exists setups (
+    setup_key text primary key, method text,
+    case_id text,                  -- the subject's id, or those of the set that it was made for, joined with +
+    config_json json, seconds double, peak_mb double, steps bigint, trained_parameters bigint,
+    bytes bigint,                  -- of the files it left
+    path text                      -- relative to the reports folder; null when nothing was saved
+);
+create table if not exists samples (
+    sample_key text primary key, method text, config_json json, base text, suite text,
+    case_id text, subject_count integer,
+    prompt_id text, prompt_kind text,
+    prompt text,                   -- with class nouns
+    method_prompt text,            -- with the method's own words
+    image_index integer, seed bigint,
+    path text,                     -- relative to the reports folder
+    seconds double, peak_mb double, code_version text
+);
+create table if not exists sample_subjects (
+    sample_key text,
+    place integer,                 -- in the case, from 1
+    subject text, class_noun text, kind text,
+    references_json json,          -- what the method saw; scored against
+    held_out_json json,            -- only scored against
+    setup_key text,
+    primary key (sample_key, place)
+);
+create table if not exists undrawn (
+    sample_key text primary key, method text, case_id text, subject_count integer, prompt_id text, prompt_kind text,
+    prompt text, image_index integer, seed bigint,
+    status text,                   -- 'skipped': not what the method can do; 'failed'
+    stage text,                    -- 'plan', 'setup', 'generate': where it ended
+    reason text
+);
+create table if not exists run_samples (run_id text, sample_key text, primary key (run_id, sample_key));
+create table if not exists scores (
+    sample_key text, metric text, protocol text,
+    subject text default '',       -- which of the sample's subjects it is about; '' for the whole image
+    value double, explanation text, metadata_json json,
+    primary key (sample_key, metric, protocol, subject)
+);
+create table if not exists run_protocols (
+    run_id text, metric text, protocol text, primary key (run_id, metric)
+);
+create table if not exists failures (
+    run_id text, sample_key text, kind text, reason text, evidence_json json,
+    rank integer,                  -- within the run and method, 1 is the worst
+    primary key (run_id, sample_key, kind)
+);
+create table if not exists summaries (
+    run_id text, method text, metric text,
+    subject_count integer,         -- of cases of so many subjects
+    mean double, low double, high double, samples integer,
+    cases integer,                 -- the clusters of the interval
+    primary key (run_id, method, metric, subject_count)
+);
+create table if not exists comparisons (
+    run_id text, method text, reference text, metric text, subject_count integer,
+    effect double, low double, high double, pairs integer, cases integer,
+    primary key (run_id, method, metric, subject_count)
+);
+create table if not exists concept_counts (
+    corpus text, concept text, count bigint, primary key (corpus, concept)
+);
+create or replace view run_results as
+    select run_id, sample_key, samples.method, case_id, subject_count, scores.subject, prompt_id, prompt_kind, prompt,
+           image_index, seed, metric, protocol, value, explanation, metadata_json, samples.path
+    from run_samples join samples using (sample_key) join scores using (sample_key)
+         join run_protocols using (run_id, metric, protocol);
+-- One run only: averaging over runs would mix settings and count shared samples twice.
+create or replace view results as
+    select * from run_results where run_id = (select run_id from runs order by executed desc limit 1);
+"""
+
+# Every sample had one subject, and every score but that of the words and of the background was about it.
+FROM_1 = """
+insert into runs by name select * from old.runs;
+insert into setups by name select * exclude (subject), subject as case_id from old.setups;
+insert into samples by name
+    select * exclude (subject, class_noun, setup_key, references_json), subject as case_id, 1 as subject_count
+    from old.samples;
+insert into sample_subjects by name
+    select sample_key, 1 as place, subject, class_noun, references_json, '[]' as held_out_json, setup_key
+    from old.samples;
+insert into run_samples by name select * from old.run_samples;
+insert into scores by name
+    select scores.*, case when metric in ('clip_t', 'background') then '' else coalesce(subject, '') end as subject
+    from old.scores left join (select sample_key, subject from old.samples) using (sample_key);
+insert into run_protocols by name select * from old.run_protocols;
+insert into failures by name select * from old.failures;
+insert into summaries by name
+    select * exclude (subjects), subjects as cases, 1 as subject_count from old.summaries;
+insert into comparisons by name
+    select * exclude (subjects), subjects as cases, 1 as subject_count from old.comparisons;
+insert into concept_counts by name select * from old.concept_counts;
+"""
+
+
+def connect(path: Path) -> duckdb.DuckDBPyConnection:
+    """The database at `path` with all tables of this version, made anew or carried over from an earlier one, whole or
+    not at all. UserError when another process has it open, when it is damaged, or of a later version.
+    """
+    try:
+        connection = duckdb.connect(str(path))
+    except duckdb.Error as error:
+        guess = "another run, or a duckdb shell?" if "lock" in str(error) else "damaged?"
+        raise _unusable(path, guess, error) from error
+    try:
+        found = version_of(connection)
+        if found == 1:
+            connection.close()
+            _carry_over(path)
+            connection = duckdb.connect(str(path))
+        elif found > VERSION:
+            raise UserError(f"{path} was made by a later version (schema {found}, this one knows {VERSION}); update")
+        elif found == 0:
+            _create(connection)
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, duckdb.Error):
+            raise _unusable(path, "damaged, or of another program?", error) from error
+        raise
+    return connection
+
+
+def version_of(connection: duckdb.DuckDBPyConnection) -> int:
+    """0 for an empty file. The first version did not say which it was."""
+    names = {name for (name,) in connection.execute("select table_name from duckdb_tables()").fetchall()}
+    if "schema_version" in names:
+        row = connection.execute("select max(version) from schema_version").fetchone()
+        return int(row[0]) if row and row[0] is not None else 0
+    return 1 if "runs" in names else 0
+
+
+def _create(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute(SCHEMA)
+    connection.execute("insert into schema_version values (?)", [VERSION])
+
+
+def _carry_over(path: Path) -> None:
+    """Into a file beside it, which then takes its place."""
+    partial = path.with_name(f"{path.name}.part")
+    for left in (partial, partial.with_name(f"{partial.name}.wal")):
+        left.unlink(missing_ok=True)
+    with duckdb.connect(str(partial)) as connection:
+        _create(connection)
+        quoted = str(path).replace("'", "''")
+        connection.execute(f"attach '{quoted}' as old (read_only)")
+        connection.execute(FROM_1)
+        connection.execute("detach old")
+    os.replace(partial, path)
+
+
+def _unusable(path: Path, guess: str, error: duckdb.Error) -> UserError:
+    return UserError(f"cannot open {path} ({guess}): {str(error).splitlines()[0]}")
