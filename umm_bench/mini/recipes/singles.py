@@ -86,15 +86,19 @@ def single(key: str, sizes: CLIPSizes) -> Single:
     x, y = 0.5 + rng.uniform(-0.5, 0.5, 2) * (1.05 - scale)
     at = scenes.random_placement(rng, float(x), float(y), scale)
     mixed, redrawn = rng.random() < sizes.recolor, rng.random() < sizes.varied
-    look, text, near = None, scenes.article(name), ()
+    look, text = None, scenes.article(name)
+    near: tuple[str, ...] = ()
     if other:
         drawing, at = other.design.id, dataclasses.replace(at, gain=other.gain or at.gain)
     elif not (mixed or redrawn) and rng.random() < sizes.looked:
         second = sprites.load().has_second(drawing)
         look = looks.draw(rng, name, second, held=False)
         drawing, text = looks.looked(drawing, look), scenes.article(look.describe(name))
-        misses = [miss for _, miss in looks.near_misses(look, second) if not looks.held_out(name, miss)]
-        misses = [scenes.article(miss.describe(name)) for miss in misses]
+        misses = [
+            scenes.article(miss.describe(name))
+            for _, miss in looks.near_misses(look, second)
+            if not looks.held_out(name, miss)
+        ]
         near = tuple(str(miss) for miss in rng.choice(misses, sizes.near, replace=False))
     scenes.paste(canvas, drawing, at)
     if mixed:
