@@ -246,8 +246,7 @@ class UMMPipeline(StableDiffusionPipeline):
             subject_interval,
         )
         self._guidance_scale = guidance_scale
-        self._guidance_rescale = 0.0
-        self._clip_skip = None
+        self._guidance_rescale, self._clip_skip = 0.0, None
         self._cross_attention_kwargs = cross_attention_kwargs
         self._interrupt = False
         device = self._execution_device
@@ -338,9 +337,7 @@ class UMMPipeline(StableDiffusionPipeline):
                     tensors |= dict.fromkeys(("prompt_embeds", "encoder_hidden_states"), h_RLD)
                     changed = callback(self, i, t, {name: tensors[name] for name in callback_tensors}) or {}
                     latents_BCHW = changed.get("latents", latents_BCHW)
-                    for name in ("prompt_embeds", "encoder_hidden_states"):
-                        if changed.get(name, h_RLD) is not h_RLD:
-                            take_rows(hidden_states, branches, h_RLD, changed[name])
+                    take_rows(hidden_states, branches, h_RLD, changed)
                 if i == num_steps - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
                     progress_bar.update()
         return latents_BCHW
