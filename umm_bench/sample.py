@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from atomic import whole_file
 from umm_bench.arguments import GUIDANCE, SEED, SHARE, STEPS, Parser, any_text, file_name, real, some_text, whole
 from umm_bench.commands import quiet_libraries, run_command
 from umm_bench.errors import UserError
@@ -181,9 +182,11 @@ def _draw(args: argparse.Namespace, pipe: "UMMPipeline", subjects: list["Subject
 
 
 def _write(path: Path, picture: "Image") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    from PIL import Image
+
     try:
-        picture.save(path)
+        with whole_file(path) as unfinished:
+            picture.save(unfinished, Image.registered_extensions()[path.suffix.lower()])
     except (ValueError, OSError) as error:
         raise UserError(f"cannot write {path}: {error}") from error
     print(path)

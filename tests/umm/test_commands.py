@@ -265,3 +265,18 @@ def test_out_of_memory_is_one_line_and_a_bug_is_none(capsys):
     assert capsys.readouterr().err.count("error: out of memory") == 2
     with pytest.raises(RuntimeError, match="a bug"):
         run_command(lambda: fail(RuntimeError("a bug")))
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_one_before(base, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "o.png"
+    out.write_bytes(b"before")
+
+    def fail(self, path, *settings):
+        Path(path).write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(sample, "check_image_file", lambda *settings: None)
+    monkeypatch.setattr(Image.Image, "save", fail)
+    assert run_sample(base, "--prompt", "a dog", "--out", out) == 2
+    assert f"cannot write {out}: disk full" in capsys.readouterr().err
+    assert out.read_bytes() == b"before" and list(tmp_path.iterdir()) == [out]

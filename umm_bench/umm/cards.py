@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from atomic import whole_file
 from umm_bench.errors import UserError
 
 FORMATS = {"umm-card/1": False, "umm-card/2": True}  # whether the words are added to the phrase's own
@@ -29,11 +30,11 @@ class SubjectCard:
     residual: bool = False
 
     def save(self, path: str | Path) -> None:
-        """Writes one safetensors file (3 kB for a word of Stable Diffusion 1.5)."""
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        """Writes one safetensors file (3 kB for a word of Stable Diffusion 1.5), whole or not at all."""
         version = next(name for name, residual in FORMATS.items() if residual == self.residual)
         metadata = {"format": version, "phrase": self.phrase, "references": str(self.references)}
-        save_file({"words": self.words_KD.detach().float().cpu().contiguous()}, path, metadata=metadata)
+        with whole_file(Path(path)) as unfinished:
+            save_file({"words": self.words_KD.detach().float().cpu().contiguous()}, unfinished, metadata=metadata)
 
 
 def load_card(path: str | Path) -> SubjectCard:
