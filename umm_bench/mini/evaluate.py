@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -20,15 +20,15 @@ from umm_bench.commands import quiet_libraries, run_command
 from umm_bench.errors import UserError
 from umm_bench.mini.measured import FIGURES, write_figures
 
-EVALUATIONS = {
-    "vae": "embedders:vae",
-    "image_encoder": "embedders:image_encoder",
-    "scoring_clip": "embedders:scoring_clip",
-    "encoder": "embedders:encoder",
-    "detector": "detector:figures",
-    "sd": "generator:figures",
-    "tiue": "subjects:figures",
-    "checker": "truth:figures",
+EVALUATIONS: dict[str, tuple[str, ...]] = {
+    "vae": ("embedders:vae",),
+    "image_encoder": ("embedders:image_encoder", "recognisers:image_encoder"),
+    "scoring_clip": ("embedders:scoring_clip", "recognisers:scoring_clip"),
+    "encoder": ("embedders:encoder", "recognisers:encoder"),
+    "detector": ("detector:figures",),
+    "sd": ("generator:figures", "looks:words"),
+    "tiue": ("subjects:figures", "looks:kept"),
+    "checker": ("truth:figures",),
 }
 
 
@@ -41,16 +41,21 @@ def evaluate(names: Sequence[str], write: Path | None = None) -> Iterator[Figure
         if name not in EVALUATIONS:
             raise UserError(f"unknown mini model {name!r}; choose from {', '.join(EVALUATIONS)}")
     for name in names:
-        module, function = EVALUATIONS[name].split(":")
         measured = []
         try:
-            for figure in getattr(importlib.import_module(f"umm_bench.mini.evaluation.{module}"), function)():
-                measured.append(figure)
-                yield figure
+            for function in map(_load, EVALUATIONS[name]):
+                for figure in function():
+                    measured.append(figure)
+                    yield figure
         except (OSError, SafetensorError, CurationError) as error:  # weights that are not whole
             raise UserError(f"cannot measure {name!r}: {(str(error).splitlines() or [repr(error)])[0]}") from error
         if write is not None:
             write_figures(measured, write)
+
+
+def _load(target: str) -> Callable[[], Iterable[Figure]]:
+    module, function = target.split(":")
+    return getattr(importlib.import_module(f"umm_bench.mini.evaluation.{module}"), function)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -65,6 +65,7 @@ class CLIPSizes:
     near: int = 0  # texts of so many near misses that a picture with a look is told from
     prototypes: bool = False  # teach the image tower one vector a concept, not shipped, and pull the texts to them
     pull: float = 8.0
+    parts: float = 1.0  # how much reading a look's parts from a picture weighs, by a head that is not shipped either
     seed: int = 1
     vocabulary: str = ""  # digest of the tokenizer, which a warm start takes from the weights
 
@@ -94,9 +95,12 @@ IMAGE_TOWER = dataclasses.replace(
     text_width=192,
     text_layers=3,
     recolor=0.0,
-    further=0.25,
-    varied=0.1,
+    even_share=0.9,
+    other_names=24,
+    further=0.15,
+    varied=0.05,
     looked=0.9,
+    parts=4.0,
     seed=5,
 )
 
@@ -249,7 +253,8 @@ class _CLIPRecipe:
         seen = F.cross_entropy(scale * image_BD[: len(concepts)] @ prototypes_ND.T, concepts)
         # Softmax would be content with texts that are nearest to their prototypes; pictures lie around the prototypes.
         apart = 1 - (text_TD[: len(named)] * prototypes_ND[named].detach()).sum(dim=-1).mean()
-        return contrast + seen + self.config.pull * apart + self.part_loss(image[: len(concepts)], batch["parts"])
+        parts = self.part_loss(image[: len(concepts)], batch["parts"])
+        return contrast + seen + self.config.pull * apart + self.config.parts * parts
 
     def part_loss(self, image_SD: torch.Tensor, parts_S4: torch.Tensor) -> torch.Tensor:
         """What the parts of looks cost that are not read from the embeddings right; 0 where no picture has a look."""
