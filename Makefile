@@ -39,7 +39,7 @@ lint: $(INSTALLED) ## ruff and mypy
 	$(PY) -m mypy
 
 smoke: ## the wheel in a fresh environment: mine and run from another folder, nothing written outside it
-	$(PYTHON) tests/smoke.py
+	$(PYTHON) -m tests.smoke
 
 docs: $(INSTALLED) ## draw docs/architecture.svg from the imports
 	$(PY) docs/architecture.py

@@ -33,13 +33,14 @@ from torch.nn import functional as F
 
 from figures import Figure, emit
 from umm_bench.base import load_base
-from umm_bench.commands import quiet_libraries, run_command
+from umm_bench.cli.commands import quiet_libraries, run_command
+from umm_bench.cli.progress import Tracker
 from umm_bench.errors import UserError
 from umm_bench.metrics.embedding import vision_encoder
+from umm_bench.mini.checking import checker
 from umm_bench.mini.evaluation.intervals import bootstrap
 from umm_bench.mini.measured import FIGURES, write_figures
-from umm_bench.mini.world import checker, scenes, suite
-from umm_bench.progress import Tracker
+from umm_bench.mini.world import scenes, suite
 from umm_bench.umm import Subject, UMMPipeline
 from umm_bench.umm.augment import Augmentation
 from umm_bench.umm.encoded import EncodeConfig, EncodedPairs, encode_pairs

@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks.common import Ratio, time_ratio
 from figures import Figure, emit
-from umm_bench.commands import quiet_libraries, run_command
+from umm_bench.cli.commands import quiet_libraries, run_command
 from umm_bench.errors import UserError
 
 if TYPE_CHECKING:

@@ -44,7 +44,7 @@ from benchmarks.stacks import SIZES, load_stack
 from figures import Figure, emit
 from umm_bench.base import pick_device
 from umm_bench.bench.measure import Measured
-from umm_bench.commands import quiet_libraries, run_command
+from umm_bench.cli.commands import quiet_libraries, run_command
 from umm_bench.images import open_image
 from umm_bench.train import choose_precision
 from umm_bench.umm import UMMPipeline, fuse_hidden_states, place_words

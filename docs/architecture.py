@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from html import escape
@@ -14,34 +15,35 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "architecture.svg"
-ROOTS = ("figures", "curation", "umm_bench", "baselines", "reports", "benchmarks")
+ROOTS = ("atomic", "figures", "curation", "umm_bench", "baselines", "reports", "benchmarks")
 
 LAYERS: tuple[dict[str, str], ...] = (
     # From the ground up: a room and its modules, a package standing for all that is in it (those in HOUSES: for their
     # __init__ only). A room imports itself and rooms of lower layers.
     {
-        "figures": "figures",
-        "curation: ground": "curation.errors curation.config curation.records curation.defaults curation.filters",
-        "umm_bench: ground": "umm_bench.errors umm_bench.images umm_bench.seeding umm_bench.progress "
-        "umm_bench.registry umm_bench.configs umm_bench.commands",
+        "figures, atomic": "figures atomic",
+        "curation: ground": "curation.errors curation.config curation.records curation.defaults",
+        "umm_bench: ground": "umm_bench.errors umm_bench.images umm_bench.seeding umm_bench.weights "
+        "umm_bench.registry umm_bench.configs",
     },
     {
         "curation.web": "curation.web",
-        "curation.language": "curation.language",
-        "curation.sources": "curation.sources",
+        "curation.language": "curation.language curation.safety",
         "curation.vision": "curation.vision",
         "umm_bench.umm": "umm_bench.umm",
-        "mini.world": "umm_bench.mini.world",
+        "umm_bench.cli": "umm_bench.cli",
     },
     {
+        "curation.sources": "curation.sources",
         "curation.output": "curation.output",
         "curation.grounding": "curation.grounding",
+        "mini.world": "umm_bench.mini.world",
         "mini: family": "umm_bench.mini umm_bench.mini.family umm_bench.mini.towers umm_bench.mini.measured",
-        "reports": "reports",
     },
     {
-        "curation: mining": "curation.pipeline curation.retry curation.worker",
+        "curation: mining": "curation.filters curation.pipeline curation.retry curation.worker",
         "curation.quality": "curation.quality",
+        "mini.checking": "umm_bench.mini.checking",
         "mini.recipes": "umm_bench.mini.recipes",
         "umm_bench: base": "umm_bench umm_bench.base",
     },
@@ -57,7 +59,7 @@ LAYERS: tuple[dict[str, str], ...] = (
         "umm_bench.metrics": "umm_bench.metrics",
     },
     {"umm_bench.bench": "umm_bench.bench"},
-    {"mini.evaluation": "umm_bench.mini.evaluation"},
+    {"mini.evaluation": "umm_bench.mini.evaluation", "reports": "reports"},
     {
         "umm_bench: commands": "umm_bench.run umm_bench.train umm_bench.sample",
         "mini: commands": "umm_bench.mini.pretrain umm_bench.mini.evaluate umm_bench.mini.cards",
@@ -72,7 +74,7 @@ ROOM = {module: room for rooms in LAYERS for room, modules in rooms.items() for 
 
 def modules() -> dict[str, Path]:
     """Every module of the project by its dotted name; a package's is that of its `__init__`."""
-    files = [ROOT / "figures.py", *(file for root in ROOTS for file in sorted((ROOT / root).rglob("*.py")))]
+    files = [*sorted(ROOT.glob("*.py")), *(file for root in ROOTS for file in sorted((ROOT / root).rglob("*.py")))]
     return {".".join(f.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): f for f in files}
 
 
@@ -198,5 +200,8 @@ def svg(found: dict[tuple[str, str], list[str]]) -> str:
 
 
 if __name__ == "__main__":
-    PICTURE.write_text(svg(edges(modules())), encoding="utf-8")
+    found = edges(modules())
+    if wrong := upward(found):
+        sys.exit("\n".join(["these imports run upwards:", *wrong]))
+    PICTURE.write_text(svg(found), encoding="utf-8")
     print(f"wrote {PICTURE.relative_to(ROOT)}")

@@ -10,7 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.wheel import ROOT, build_wheel
+
 COMMANDS = (
     "curation.build --source laion --limit 40",
     "umm_bench.run --methods sd,umm --subjects 1 --prompts 2 --steps 3",
@@ -31,8 +32,7 @@ def install(environment: Path, wheels: Path) -> Path:
     if not python.exists():
         subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     pip = [python, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    subprocess.run([*pip, "wheel", "--no-deps", "-w", wheels, ROOT], check=True)
-    (wheel,) = wheels.glob("*.whl")
+    wheel = build_wheel(python, wheels)
     subprocess.run([*pip, "install", "-c", ROOT / "constraints.txt", wheel], check=True)
     subprocess.run([*pip, "install", "--no-deps", "--force-reinstall", wheel], check=True)
     return python

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from umm_bench.arguments import GUIDANCE, SEED, SHARE, STEPS, Parser, any_text, file_name, real, some_text, whole
+from umm_bench.cli.arguments import GUIDANCE, SEED, SHARE, STEPS, Parser, any_text, file_name, real, some_text, whole
 from umm_bench.configs import build_config
 from umm_bench.errors import UserError
 from umm_bench.umm_method import UMMConfig

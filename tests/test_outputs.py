@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from umm_bench.cli.outputs import check_file, check_folder, check_image_file
 from umm_bench.errors import UserError
-from umm_bench.outputs import check_file, check_folder, check_image_file
 
 
 def test_a_try_leaves_nothing_behind(tmp_path):

@@ -1,7 +1,5 @@
 """The wheel has all that the commands need: modules, templates, assets, weights, entry points."""
 
-import shutil
-import subprocess
 import sys
 import tomllib
 import zipfile
@@ -9,43 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.wheel import MODULES, PACKAGES, ROOT, build_wheel
 from umm_bench.mini import family
-
-ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("curation", "umm_bench", "baselines", "reports", "benchmarks")
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> zipfile.ZipFile:
-    """Built from a copy: setuptools would take what an earlier build left beside the sources."""
-    place = tmp_path_factory.mktemp("wheel")
-    source = place / "source"
-    for package in PACKAGES:
-        ignored = shutil.ignore_patterns("__pycache__", "run-*", "samples", "setups", "*.duckdb*", ".*")
-        shutil.copytree(ROOT / package, source / package, ignore=ignored)
-    for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE", "figures.py"):
-        shutil.copy(ROOT / name, source / name)
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        place,
-        source,
-    ]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    (built,) = place.glob("*.whl")
-    return zipfile.ZipFile(built)
+    return zipfile.ZipFile(build_wheel(sys.executable, tmp_path_factory.mktemp("wheel"), "--no-build-isolation"))
 
 
 def test_every_module_and_data_file_is_in_it(wheel):
     there = set(wheel.namelist())
-    wanted = {"figures.py"}
+    wanted = set(MODULES)
     for package in PACKAGES:
         for pattern in ("*.py", "templates/*", "assets/*", "weights/**/*", "*.jsonl", "mini/figures.json"):
             wanted |= {str(f.relative_to(ROOT)) for f in (ROOT / package).rglob(pattern) if f.is_file()}
@@ -62,7 +35,7 @@ def test_every_module_and_data_file_is_in_it(wheel):
 
 def test_nothing_else_is_in_it(wheel):
     tops = {name.split("/")[0] for name in wheel.namelist()}
-    assert {top for top in tops if not top.endswith(".dist-info")} == {"figures.py", *PACKAGES}
+    assert {top for top in tops if not top.endswith(".dist-info")} == {*MODULES, *PACKAGES}
     assert not [name for name in wheel.namelist() if name.startswith("tests/") or name.endswith(".duckdb")]
 
 

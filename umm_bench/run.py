@@ -17,19 +17,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from umm_bench.arguments import GUIDANCE, SEED, STEPS, Parser, whole
 from umm_bench.base import load_base
 from umm_bench.bench import runner
 from umm_bench.bench.conclusions import conclude
 from umm_bench.bench.leaderboard import show_leaderboard
 from umm_bench.bench.plan import Request, Selection, inputs_digest, make_plan, metric_config, select
 from umm_bench.bench.store import Store
-from umm_bench.commands import quiet_libraries, run_command
+from umm_bench.cli.arguments import GUIDANCE, SEED, STEPS, Parser, whole
+from umm_bench.cli.commands import quiet_libraries, run_command
+from umm_bench.cli.outputs import check_folder
+from umm_bench.cli.progress import Tracker
 from umm_bench.errors import UserError
 from umm_bench.methods import METHODS, Generation
 from umm_bench.metrics.base import METRICS
-from umm_bench.outputs import check_folder
-from umm_bench.progress import Tracker
 from umm_bench.suites.base import SUITES
 
 

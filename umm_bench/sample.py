@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomic import whole_file
-from umm_bench.arguments import GUIDANCE, SEED, SHARE, STEPS, Parser, any_text, file_name, real, some_text, whole
-from umm_bench.commands import quiet_libraries, run_command
+from umm_bench.cli.arguments import GUIDANCE, SEED, SHARE, STEPS, Parser, any_text, file_name, real, some_text, whole
+from umm_bench.cli.commands import quiet_libraries, run_command
+from umm_bench.cli.outputs import check_file, check_image_file
 from umm_bench.errors import UserError
-from umm_bench.outputs import check_file, check_image_file
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from rich.console import Console
 
-from umm_bench.arguments import SEED, SHARE, Parser, real, some_text, whole
-from umm_bench.commands import quiet_libraries, run_command, signals_noted
+from umm_bench.cli.arguments import SEED, SHARE, Parser, real, some_text, whole
+from umm_bench.cli.commands import quiet_libraries, run_command, signals_noted
+from umm_bench.cli.outputs import check_folder
+from umm_bench.cli.progress import Tracker
 from umm_bench.errors import UserError
-from umm_bench.outputs import check_folder
-from umm_bench.progress import Tracker
 
 if TYPE_CHECKING:
     from accelerate import Accelerator

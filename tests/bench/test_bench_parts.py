@@ -12,8 +12,8 @@ from PIL import Image
 from rich.console import Console
 
 from tests.bench import bench_fakes as fakes
-from umm_bench import progress
 from umm_bench.base import load_base
+from umm_bench.cli import progress
 from umm_bench.configs import build_config
 from umm_bench.errors import UserError
 from umm_bench.images import open_image

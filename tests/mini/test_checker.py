@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from umm_bench.mini.checking import checker, repainted
 from umm_bench.mini.evaluation import truth
-from umm_bench.mini.world import backgrounds, checker, looks, repainted, scenes, sprites, suite
+from umm_bench.mini.world import backgrounds, looks, scenes, sprites, suite
 from umm_bench.mini.world.looks import Look
 
 SUBJECTS = [subject["design"] for subject in suite.subjects()[:8]]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoImageProcessor, CLIPTextModel, ResNetConfig, ResNetModel
+from transformers import AutoConfig, CLIPTextModel, ResNetConfig, ResNetModel
+from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
 from umm_bench.base import load_base
 from umm_bench.errors import UserError

@@ -9,7 +9,7 @@ from PIL import Image
 from tests.umm.conftest import picture
 from umm_bench import sample, umm
 from umm_bench.base import load_base
-from umm_bench.commands import run_command
+from umm_bench.cli.commands import run_command
 from umm_bench.errors import UserError
 from umm_bench.methods import Case, Generation, Prompt, Subject
 from umm_bench.mini import family

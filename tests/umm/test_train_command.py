@@ -18,7 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.umm.conftest import picture
 from umm_bench import sample, train
-from umm_bench.commands import signals_noted
+from umm_bench.cli.commands import signals_noted
 from umm_bench.umm import trainer
 from umm_bench.umm.checkpoint import STATE_FILE
 

@@ -57,7 +57,8 @@ class Encoder:
 
     @cached_property
     def processor(self) -> Any:
-        from transformers import AutoImageProcessor
+        # by its module: older transformers ask for torchvision where the name at the top is used
+        from transformers.models.auto.image_processing_auto import AutoImageProcessor
 
         # The torchvision backend resizes differently and is not everywhere: scores would differ.
         return _load(AutoImageProcessor, self.location, backend="pil")

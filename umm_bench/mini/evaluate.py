@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 
 from curation.errors import UserError as CurationError
 from figures import Figure, emit
-from umm_bench.commands import quiet_libraries, run_command
+from umm_bench.cli.commands import quiet_libraries, run_command
 from umm_bench.errors import UserError
 from umm_bench.mini.measured import FIGURES, write_figures
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from atomic import whole_folder
-from umm_bench.commands import run_command
+from umm_bench.cli.commands import run_command
 from umm_bench.errors import UserError
 
 WEIGHTS = Path(__file__).parent / "weights"

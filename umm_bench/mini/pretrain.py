@@ -19,12 +19,12 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from umm_bench.arguments import Parser, real, whole
-from umm_bench.commands import quiet_libraries, run_command, signals_noted
+from umm_bench.cli.arguments import Parser, real, whole
+from umm_bench.cli.commands import quiet_libraries, run_command, signals_noted
+from umm_bench.cli.outputs import check_folder
 from umm_bench.errors import UserError
 from umm_bench.mini import family
 from umm_bench.mini.recipes.common import Recipe, Runtime, TrainConfig, fit, run_folder
-from umm_bench.outputs import check_folder
 from umm_bench.weights import first_line
 
 ORIGIN = "origin.json"

@@ -67,7 +67,7 @@ class MiniSuite:
 
     def check(self, image: Image.Image, case: Case, prompt: Prompt) -> Check | None:
         """Of each subject of a pair, the other is what the prompt puts beside it."""
-        from umm_bench.mini.world import checker
+        from umm_bench.mini.checking import checker
 
         asked, verdicts = self._prompts[prompt.id], []
         for subject in case.subjects:

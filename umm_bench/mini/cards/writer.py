@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from umm_bench.commands import quiet_libraries, run_command
+from umm_bench.cli.commands import quiet_libraries, run_command
 from umm_bench.mini import family
 from umm_bench.mini.cards.pictures import contact_sheet, rarity_plot
 from umm_bench.mini.cards.texts import CHECKER, MODELS, NOT_SEEN, SCENES, STUDIES

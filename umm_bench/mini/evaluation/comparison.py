@@ -17,16 +17,16 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
 from figures import Figure, emit
-from umm_bench.arguments import Parser, file_name, whole
 from umm_bench.bench import runner
 from umm_bench.bench.plan import Plan, Request, make_plan, select
 from umm_bench.bench.statistics import PairKey, mean_interval, paired_effect
 from umm_bench.bench.store import Store
-from umm_bench.commands import quiet_libraries, run_command
+from umm_bench.cli.arguments import Parser, file_name, whole
+from umm_bench.cli.commands import quiet_libraries, run_command
+from umm_bench.cli.outputs import check_folder, check_image_file
+from umm_bench.cli.progress import Tracker
 from umm_bench.mini.measured import FIGURES, write_figures
 from umm_bench.mini.world import suite
-from umm_bench.outputs import check_folder, check_image_file
-from umm_bench.progress import Tracker
 
 PICTURE = Path("docs/mini/subjects.webp")
 TITLES = {"sd": "plain SD", "textual_inversion": "Textual Inversion", "dreambooth": "DreamBooth", "umm": "UMM"}

@@ -16,12 +16,13 @@ from diffusers import StableDiffusionPipeline
 from figures import Figure
 from umm_bench.base import load_base
 from umm_bench.mini import family
+from umm_bench.mini.checking import checker
 from umm_bench.mini.evaluation import detector
 from umm_bench.mini.evaluation.embedders import judge
 from umm_bench.mini.evaluation.intervals import bootstrap, share
 from umm_bench.mini.recipes import encoder as encoder_recipe
 from umm_bench.mini.recipes.sd_data import COUNTED
-from umm_bench.mini.world import backgrounds, checker, scenes, sprites
+from umm_bench.mini.world import backgrounds, scenes, sprites
 from umm_bench.mini.world.sprites import Design
 
 STEPS, GUIDANCE, BATCH = 20, 5.0, 10

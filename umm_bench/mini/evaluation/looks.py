@@ -16,10 +16,11 @@ from PIL import Image
 
 from figures import Figure
 from umm_bench.base import load_base
+from umm_bench.mini.checking import repainted
 from umm_bench.mini.evaluation import generator
 from umm_bench.mini.evaluation.embedders import judge
 from umm_bench.mini.evaluation.intervals import bootstrap, share
-from umm_bench.mini.world import backgrounds, looks, repainted, scenes, sprites, suite
+from umm_bench.mini.world import backgrounds, looks, scenes, sprites, suite
 from umm_bench.mini.world.looks import Look
 from umm_bench.mini.world.sprites import Design
 from umm_bench.umm import Subject, UMMPipeline

@@ -20,11 +20,12 @@ from PIL import Image
 
 from figures import Figure
 from umm_bench.base import load_base
+from umm_bench.mini.checking import checker
 from umm_bench.mini.evaluation import generator
 from umm_bench.mini.evaluation.embedders import judge
 from umm_bench.mini.evaluation.intervals import bootstrap
 from umm_bench.mini.recipes.vae import to_tensor
-from umm_bench.mini.world import backgrounds, checker, scenes, sprites, suite
+from umm_bench.mini.world import backgrounds, scenes, sprites, suite
 from umm_bench.mini.world.sprites import Design
 from umm_bench.umm import Subject, UMMPipeline
 from umm_bench.umm.trainer import noise_schedule

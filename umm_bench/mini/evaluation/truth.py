@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from figures import Figure
+from umm_bench.mini.checking import checker
 from umm_bench.mini.evaluation.intervals import share
-from umm_bench.mini.world import backgrounds, checker, looks, scenes, sprites, suite
+from umm_bench.mini.world import backgrounds, looks, scenes, sprites, suite
 from umm_bench.mini.world.sprites import Design
 
 VALIDATION, TUNING = "checker-validate", "checker-tune"  # keys of the pictures

@@ -18,12 +18,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from atomic import whole_file
+from umm_bench.cli.progress import Tracker
 from umm_bench.mini import family
 from umm_bench.mini.recipes.common import Runtime, made_ahead, run_folder
 from umm_bench.mini.recipes.vae import to_tensor
 from umm_bench.mini.world import scenes, sprites
 from umm_bench.mini.world.redraw import redraw
-from umm_bench.progress import Tracker
 
 SCENES = 7
 WINDOW = 256  # scenes looked at in one go

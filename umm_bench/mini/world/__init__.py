@@ -1,1 +1,1 @@
-"""The world of sprites: designs, looks, scenes with captions and truth, the corpus, the suite and its checker."""
+"""The world of sprites: designs, looks, scenes with captions and truth, the corpus and the suite."""

@@ -27,11 +27,11 @@ import pyarrow.parquet as pq
 from PIL import Image, ImageDraw
 
 from atomic import whole_folder
-from umm_bench.arguments import Parser, whole
-from umm_bench.commands import run_command
+from umm_bench.cli.arguments import Parser, whole
+from umm_bench.cli.commands import run_command
+from umm_bench.cli.outputs import check_folder
 from umm_bench.mini.world import looks, scenes
 from umm_bench.mini.world.looks import Look
-from umm_bench.outputs import check_folder
 
 # What is wrong with a row, and how often; the shares are of the order that LAION's users report.
 DIRT: dict[str, float] = {

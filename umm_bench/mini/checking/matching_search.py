@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from umm_bench.mini.checking.matching import LIGHT, SIDE, Match, Picture, gray_levels
 from umm_bench.mini.world import looks, sprites
 from umm_bench.mini.world.colors import LUMA, PALETTE
 from umm_bench.mini.world.looks import COLORS, FIXED, MAIN, SECOND
-from umm_bench.mini.world.matching import LIGHT, SIDE, Match, Picture, gray_levels
 
 COARSE = 32  # pictures are searched in this size
 PADDED = 48

@@ -10,9 +10,10 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
-from umm_bench.mini.world import looks, matching, matching_search, repainted, sprites
-from umm_bench.mini.world.matching import Match, Picture
-from umm_bench.mini.world.repainted import Reading
+from umm_bench.mini.checking import matching, matching_search, repainted
+from umm_bench.mini.checking.matching import Match, Picture
+from umm_bench.mini.checking.repainted import Reading
+from umm_bench.mini.world import looks, sprites
 from umm_bench.mini.world.sprites import Design
 
 LEAST_SHARE = 0.3  # of what differs from the background at its place, that a drawing must explain

@@ -18,9 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from umm_bench.mini.world import looks, matching, matching_search, sprites
+from umm_bench.mini.checking import matching, matching_search
+from umm_bench.mini.checking.matching import LIGHT, SIDE, Match, Picture, flips, gray_levels, poses
+from umm_bench.mini.world import looks, sprites
 from umm_bench.mini.world.looks import COLORS, FIXED, MAIN, PARTS, PATTERNS, SECOND, Look
-from umm_bench.mini.world.matching import LIGHT, SIDE, Match, Picture, flips, gray_levels, poses
 
 VALUES: tuple[str | None, ...] = (None, *COLORS)  # of a region; None is as drawn
 MARKS: tuple[tuple[str | None, str | None], ...] = ((None, None), *((p, c) for p in PATTERNS for c in COLORS))

@@ -24,10 +24,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from umm_bench.mini.world import checker, looks, matching, repainted, sightings, sprites
+from umm_bench.mini.checking import checker, matching, repainted, sightings
+from umm_bench.mini.checking.matching import Picture
+from umm_bench.mini.checking.sightings import Sighting
+from umm_bench.mini.world import looks, sprites
 from umm_bench.mini.world.looks import PARTS, Look
-from umm_bench.mini.world.matching import Picture
-from umm_bench.mini.world.sightings import Sighting
 from umm_bench.mini.world.sprites import Design
 
 LABELS = ("right", "missing", "drift", "swap", "dominance", "blending")

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from umm_bench.mini.world import backgrounds, looks, matching, repainted, scenes, sightings, sprites
+from umm_bench.mini.checking import matching, repainted, sightings
+from umm_bench.mini.checking.matching import Picture
+from umm_bench.mini.checking.repainted import Reading
+from umm_bench.mini.world import backgrounds, looks, scenes, sprites
 from umm_bench.mini.world.looks import PARTS, Look
-from umm_bench.mini.world.matching import Picture
-from umm_bench.mini.world.repainted import Reading
 
 REPAINTED = ("black and white", "sepia", "neon")
 
