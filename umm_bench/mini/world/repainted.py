@@ -34,7 +34,7 @@ PATTERN_0 = SECOND_0 + len(VALUES)  # and for each pattern the grounds and the m
 A_PATTERN = len(VALUES) + len(COLORS)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=96)
 def _layers(design_id: str, side: int, gray: bool, soft: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Premultiplied colours of the layers [C, A, P], their products [C, A, A], and the coverage [P], all in [0, 1].
 
@@ -49,8 +49,10 @@ def _layers(design_id: str, side: int, gray: bool, soft: bool) -> tuple[Tensor, 
     for pattern in PATTERNS:
         on = looks.marks(pattern, len(rgba))[..., None]
         planes += [p * (main & ~on) for p in painted] + [p * (main & on) for p in painted[1:]]
-    stack = torch.from_numpy(np.stack([*planes, np.repeat(alpha[..., None], 3, -1)])).permute(0, 3, 1, 2)
-    pooled = F.avg_pool2d(stack, len(rgba) // side)
+    stack = np.stack([*planes, np.repeat(alpha[..., None], 3, -1)])
+    cell = len(rgba) // side
+    cells = stack.reshape(len(stack), side, cell, -1).mean(2).reshape(len(stack), side, side, cell, 3).mean(3)
+    pooled = torch.from_numpy(cells).permute(0, 3, 1, 2)
     pooled = (F.avg_pool2d(pooled, 3, 1, 1) if soft else pooled).flatten(2).transpose(0, 1)
     layers_CAP = pooled[:, :-1].contiguous()
     return layers_CAP, layers_CAP @ layers_CAP.mT, pooled[0, -1].clone()
