@@ -46,7 +46,7 @@ class Sighting:
     def lead(self) -> float:
         """How far the best drawing is ahead of all that is not the concept, as a share of what it explains."""
         # A drawing of one colour is its own outline: a tie is no proof against it.
-        return 1 - max(self.rival, 0.98 * self.blob) / max(self.best.explained, 1e-3)
+        return 1 - max(self.rival, 0.97 * self.blob) / max(self.best.explained, 1e-3)
 
     @property
     def present(self) -> bool:
