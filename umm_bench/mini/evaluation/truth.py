@@ -26,8 +26,8 @@ from umm_bench.mini.world.looks import Look
 from umm_bench.mini.world.sprites import Design
 
 VALIDATION, TUNING = "checker-validate", "checker-tune"  # keys of the pictures
-SUBJECTS, GROUPS, PAIRS = 60, 30, 24  # designs shown alone, in groups, and beside another
-DECODED, DECODED_PAIRS = 24, 8  # of these, so many also encoded and decoded
+SUBJECTS, GROUPS, PAIRS = 48, 24, 20  # designs shown alone, in groups, and beside another
+DECODED, DECODED_PAIRS = 16, 8  # of these, so many also encoded and decoded
 PROMPTS = tuple(p for p in suite.PROMPTS if "background" in p and "says" not in p and p["kind"] != "two_references")
 WRONG = ("design", "concept", "blank", "blob")
 RELATIONS = {"left of": (0.27, 0.5, 0.73, 0.5), "right of": (0.73, 0.5, 0.27, 0.5), "above": (0.5, 0.27, 0.5, 0.73)}

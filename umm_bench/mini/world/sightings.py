@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+import numpy as np
+
 from umm_bench.mini.world import looks, matching, matching_search, repainted, sprites
 from umm_bench.mini.world.matching import Match, Picture
 from umm_bench.mini.world.repainted import Reading
@@ -112,6 +114,8 @@ def sight_both(picture: Picture, concept: str, other: str) -> tuple[Sighting, Si
     On its own, each would be laid over what belongs to the other.
     """
     subject, beside = sight(picture, concept, other), sight(picture, other, concept)
+    if subject.present and beside.present and not _overlap(subject.best, beside.best):
+        return subject, beside
     if subject.lead >= beside.lead:
         beside = sight(picture.with_layer(subject.best), other, concept)
         if not subject.present:
@@ -121,6 +125,12 @@ def sight_both(picture: Picture, concept: str, other: str) -> tuple[Sighting, Si
         if not beside.present:
             beside = sight(picture.with_layer(subject.best), other, concept)
     return subject, beside
+
+
+def _overlap(one: Match, other: Match) -> bool:
+    boxes = matching.box(one), matching.box(other)
+    low, high = np.max([box[:2] for box in boxes], 0), np.min([box[2:] for box in boxes], 0)
+    return bool((low < high).all())
 
 
 def count(picture: Picture, concept: str, first: Sighting, exempt: str | None = None) -> int:
