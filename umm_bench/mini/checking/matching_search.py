@@ -51,22 +51,23 @@ def _drawn(design_id: str, gray: bool) -> np.ndarray:
     return np.stack([np.median(region, 0) if len(region) else np.zeros(3, np.float32) for region in regions])
 
 
+@functools.lru_cache(maxsize=16)
 def _pose(design_id: str, gray: bool, scale: float, angle: float, mirror: bool) -> tuple[np.ndarray, np.ndarray]:
     """A drawing's layers at COARSE resolution [5, h, w], and which pixels it covers [h, w]."""
-    planes = _planes(design_id, gray)
     if mirror:
-        planes = [plane.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for plane in planes]
+        layers, cover = _pose(design_id, gray, scale, -angle, False)
+        return layers[..., ::-1].copy(), cover[:, ::-1].copy()
     side = max(6, round(scale * COARSE))
-    planes = [plane.resize((side, side), Image.Resampling.BOX) for plane in planes]
+    planes = [plane.resize((side, side), Image.Resampling.BOX) for plane in _planes(design_id, gray)]
     if angle:
         planes = [plane.rotate(angle, Image.Resampling.BILINEAR) for plane in planes]
-    main, second, *fixed, of_main, of_second, of_fixed, cover = (np.asarray(plane) for plane in planes)
+    main, second, *fixed, of_main, of_second, of_fixed, covers = (np.asarray(plane) for plane in planes)
     # Each pixel is of one layer only, or what layers share would count twice; dark outlines in a region shade it.
     regions = of_main + of_second
-    owner = np.where(cover > 0.6, np.stack([of_main, of_second, of_fixed]).argmax(0), -1)
-    layers = [main * regions / np.maximum(of_main, 0.1), second * regions / np.maximum(of_second, 0.1), *fixed]
-    mine = [owner == min(n, 2) for n in range(len(layers))]
-    return np.stack(layers) / np.maximum(cover, 0.2) * mine, cover > 0.6
+    owner = np.where(covers > 0.6, np.stack([of_main, of_second, of_fixed]).argmax(0), -1)
+    shaded = [main * regions / np.maximum(of_main, 0.1), second * regions / np.maximum(of_second, 0.1), *fixed]
+    mine = [owner == min(n, 2) for n in range(len(shaded))]
+    return np.stack(shaded) / np.maximum(covers, 0.2) * mine, covers > 0.6
 
 
 @dataclass(frozen=True)

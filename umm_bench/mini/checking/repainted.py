@@ -21,6 +21,7 @@ from torch import Tensor
 from umm_bench.mini.checking import matching, matching_search
 from umm_bench.mini.checking.matching import LIGHT, SIDE, Match, Picture, flips, gray_levels, poses
 from umm_bench.mini.world import looks, sprites
+from umm_bench.mini.world.colors import PALETTE, vector
 from umm_bench.mini.world.looks import COLORS, FIXED, MAIN, PARTS, PATTERNS, SECOND, Look
 
 VALUES: tuple[str | None, ...] = (None, *COLORS)  # of a region; None is as drawn
@@ -29,37 +30,55 @@ POSES = 6  # coarse ones of a drawing whose look is asked for, plain and mirrore
 STARTS = 4  # of these, so many are settled
 GRIDS = (12, 16, 24, 32)  # sides of the frame in which looks are weighed: none finer than the picture shows the sprite
 ALIKE = 1.5  # looks whose pictures differ by less (as `explained`) cannot be told apart
-TOLERANCE = 0.15  # of a look's lead over another that counts as none, where 1 is the picture of the one
+TOLERANCE = 0.2  # of a look's lead over another that counts as none, where 1 is the picture of the one
 MAIN_0, SECOND_0 = 1, 1 + len(VALUES)  # rows of the layers: what is fixed, main regions without a pattern, second ones,
 PATTERN_0 = SECOND_0 + len(VALUES)  # and for each pattern the grounds and the marks
 A_PATTERN = len(VALUES) + len(COLORS)
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=128)
 def _layers(design_id: str, side: int, gray: bool, soft: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Premultiplied colours of the layers [C, A, P], their products [C, A, A], and the coverage [P], all in [0, 1].
 
     `soft` ones are blurred as generators and their decoders do, by three of the cells.
     """
+    planes_ACHW = _planes(design_id, side, gray)
+    planes = (F.avg_pool2d(planes_ACHW, 3, 1, 1) if soft else planes_ACHW).flatten(2).transpose(0, 1)
+    layers_CAP = planes[:, :-1].contiguous()
+    return layers_CAP, layers_CAP @ layers_CAP.mT, planes[0, -1].clone()
+
+
+@functools.lru_cache(maxsize=128)
+def _planes(design_id: str, side: int, gray: bool) -> Tensor:
+    """The layers and, last, the coverage, in cells: [A + 1, C, side, side]."""
     world = sprites.load()
     rgba, kinds = world.rgba(design_id), world.regions(design_id)
-    alpha = rgba[..., 3].astype(np.float32) / 255
-    painted = [_premultiplied(looks.paint(rgba, kinds, Look(v, v)), alpha, gray) for v in VALUES]
-    main, second = (kinds == MAIN)[..., None], (kinds == SECOND)[..., None]
-    planes = [painted[0] * (kinds == FIXED)[..., None], *(p * main for p in painted), *(p * second for p in painted)]
+    alpha = rgba[..., 3:].astype(np.float32) / 255
+    drawn = _premultiplied(rgba[..., :3].astype(np.float32), alpha, gray)
+    cell = len(rgba) // side
+
+    def pooled(planes: np.ndarray) -> np.ndarray:
+        rows = planes.reshape(len(planes), side, cell, -1).mean(2)
+        return rows.reshape(len(planes), side, side, cell, 3).mean(3)
+
+    regions = {}
+    for kind in (MAIN, SECOND):
+        region = kinds == kind
+        shade = looks.shading(rgba, region)[..., None]
+        colors = np.stack([np.clip(vector(*PALETTE[color]) * shade, 0, 255) for color in COLORS])
+        painted = _premultiplied(colors, alpha, gray)
+        regions[kind] = np.concatenate([drawn[None], painted]) * region[..., None]
+    main = pooled(regions[MAIN])
+    layers = [pooled(drawn[None] * (kinds == FIXED)[..., None]), main, pooled(regions[SECOND])]
     for pattern in PATTERNS:
-        on = looks.marks(pattern, len(rgba))[..., None]
-        planes += [p * (main & ~on) for p in painted] + [p * (main & on) for p in painted[1:]]
-    stack = torch.from_numpy(np.stack([*planes, np.repeat(alpha[..., None], 3, -1)])).permute(0, 3, 1, 2)
-    pooled = F.avg_pool2d(stack, len(rgba) // side)
-    pooled = (F.avg_pool2d(pooled, 3, 1, 1) if soft else pooled).flatten(2).transpose(0, 1)
-    layers_CAP = pooled[:, :-1].contiguous()
-    return layers_CAP, layers_CAP @ layers_CAP.mT, pooled[0, -1].clone()
+        on = pooled(regions[MAIN] * looks.marks(pattern, len(rgba))[..., None])
+        layers += [main - on, on[1:]]
+    cover = pooled(np.repeat(alpha, 3, -1)[None])
+    return torch.from_numpy(np.concatenate([*layers, cover])).permute(0, 3, 1, 2).contiguous()
 
 
-def _premultiplied(rgba: np.ndarray, alpha: np.ndarray, gray: bool) -> np.ndarray:
-    rgb = rgba[..., :3].astype(np.float32) / 255
-    return (gray_levels(rgb) if gray else rgb) * alpha[..., None]
+def _premultiplied(rgb: np.ndarray, alpha: np.ndarray, gray: bool) -> np.ndarray:
+    return (gray_levels(rgb / 255) if gray else rgb / 255) * alpha
 
 
 def _seen(picture: Picture, match: Match, side: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -283,7 +302,9 @@ def has(reading: Reading, part: str, value: str | None) -> bool:
     if getattr(reading.look, part) == value:
         return True
     other = reading.best(**{part: value})
-    return other is None or _margin(reading, reading.look, other) < TOLERANCE
+    if other is None or reading.apart(reading.look, other) <= ALIKE:
+        return True
+    return _margin(reading, reading.look, other) < TOLERANCE
 
 
 def _values(part: str, reading: Reading) -> tuple[str | None, ...]:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 
+import numpy as np
+
 from umm_bench.mini.checking import matching, matching_search, repainted
 from umm_bench.mini.checking.matching import Match, Picture
 from umm_bench.mini.checking.repainted import Reading
@@ -47,7 +49,7 @@ class Sighting:
     def lead(self) -> float:
         """How far the best drawing is ahead of all that is not the concept, as a share of what it explains."""
         # A drawing of one colour is its own outline: a tie is no proof against it.
-        return 1 - max(self.rival, 0.98 * self.blob) / max(self.best.explained, 1e-3)
+        return 1 - max(self.rival, 0.97 * self.blob) / max(self.best.explained, 1e-3)
 
     @property
     def present(self) -> bool:
@@ -113,6 +115,8 @@ def sight_both(picture: Picture, concept: str, other: str) -> tuple[Sighting, Si
     On its own, each would be laid over what belongs to the other.
     """
     subject, beside = sight(picture, concept, other), sight(picture, other, concept)
+    if subject.present and beside.present and not _overlap(subject.best, beside.best):
+        return subject, beside
     if subject.lead >= beside.lead:
         beside = sight(picture.with_layer(subject.best), other, concept)
         if not subject.present:
@@ -122,6 +126,12 @@ def sight_both(picture: Picture, concept: str, other: str) -> tuple[Sighting, Si
         if not beside.present:
             beside = sight(picture.with_layer(subject.best), other, concept)
     return subject, beside
+
+
+def _overlap(one: Match, other: Match) -> bool:
+    boxes = matching.box(one), matching.box(other)
+    low, high = np.max([box[:2] for box in boxes], 0), np.min([box[2:] for box in boxes], 0)
+    return bool((low < high).all())
 
 
 def count(picture: Picture, concept: str, first: Sighting, exempt: str | None = None) -> int:
