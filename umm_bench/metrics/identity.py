@@ -17,8 +17,8 @@ class IdentityConfig:
 
 
 class Identity:
-    """1 or 0 for each verdict of the suite's check: `identity` of each subject, and its `concept` and the image's
-    `background` where it gives them. A suite without a ground truth gets no rows.
+    """1 or 0 for each verdict of the suite's check: `identity` of each subject, and its `concept`, the parts of its
+    identity and the image's `background` where it gives them. A suite without a ground truth gets no rows.
     """
 
     name = "identity"
@@ -28,7 +28,7 @@ class Identity:
         self.suite = suite
         self.weights: Sequence[Path] = suite.truth
         files = f"@{digest([path_digest(path) for path in suite.truth], length=8)}" if suite.truth else ""
-        self.protocol = f"identity/3: ground truth of suite {suite.name}/{suite.version}{files}"
+        self.protocol = f"identity/4: ground truth of suite {suite.name}/{suite.version}{files}"
 
     def score(self, batch: Sequence[ScoredSample]) -> list[Score]:
         scores = []
@@ -50,10 +50,13 @@ class Identity:
         absent = f"no {subject.class_noun} is there"
         other = f"the checker prefers {best} over the subject" if best else "the checker rejects the subject"
         no = absent if check.concept is False else other
-        verdicts = {
+        verdicts: dict[str, tuple[bool | None, str, str]] = {
             "identity": (check.identity, "the checker takes it for the subject", no),
             "concept": (check.concept, f"a {subject.class_noun} is there", absent),
         }
+        for name, right in check.parts.items():
+            what = name.removeprefix("look_")
+            verdicts[name] = (right, f"the {what} is the subject's", f"the {what} is not the subject's")
         return [
             Score(sample.key, metric, self.protocol, float(value), yes if value else no, check.evidence, subject.id)
             for metric, (value, yes, no) in verdicts.items()

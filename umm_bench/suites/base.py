@@ -15,10 +15,14 @@ SUITES = Registry("umm_bench.suites", "suite")
 
 @dataclass(frozen=True)
 class SubjectCheck:
-    """The verdict on one subject of one image: is it there, and is a thing of its class there? None: not asked."""
+    """The verdict on one subject of one image: is it there, and is a thing of its class there? None: not asked.
+
+    `parts` says what of its identity is right, by name, where the ground truth can tell.
+    """
 
     identity: bool
     concept: bool | None = None
+    parts: Mapping[str, bool] = field(default_factory=dict)
     evidence: dict[str, Any] = field(default_factory=dict)
 
 

@@ -66,23 +66,18 @@ class MiniSuite:
         ]
 
     def check(self, image: Image.Image, case: Case, prompt: Prompt) -> Check | None:
-        """Of each subject of a pair, the other is what the prompt puts beside it."""
-        from umm_bench.mini.checking import checker
+        """Of each subject its drawing and its look, part by part; of one of two what became of it, as `label`."""
+        from umm_bench.mini.checking import checker, pairs
 
-        asked, verdicts = self._prompts[prompt.id], []
-        for subject in case.subjects:
-            others = [other.class_noun for other in case.subjects if other != subject]
-            beside = {"other": others[0]} if others else {}
-            verdicts.append(checker.check(image, self._subjects[subject.id]["design"], {**asked, **beside}))
-        checks = [
-            SubjectCheck(
-                identity=verdict["identity"],
-                concept=verdict.get("concept"),
-                evidence={name: value for name, value in verdict.items() if name not in _VERDICTS},
-            )
-            for verdict in verdicts
-        ]
-        return Check(tuple(checks), verdicts[0].get("background"))
+        asked, sprites = self._prompts[prompt.id], [self._subjects[subject.id]["design"] for subject in case.subjects]
+        if len(sprites) == 2:
+            verdict = pairs.check_pair(image, sprites, asked)
+            common = {name: verdict[name] for name in ("order", "found_background")}
+            told = [{**subject, **common} for subject in verdict["subjects"]]
+        else:
+            verdict = checker.check(image, sprites[0], asked)
+            told = [{name: value for name, value in verdict.items() if name != "background"}]
+        return Check(tuple(map(_subject_check, told)), verdict["background"])
 
     def concept_counts(self) -> Mapping[str, int]:
         """Of the subjects' concepts, in how many of 16,384 scenes that the family's generator learnt from."""
@@ -92,7 +87,14 @@ class MiniSuite:
         return {entry["class_noun"]: round(drawn.get(entry["class_noun"], 0)) for entry in self._subjects.values()}
 
 
-_VERDICTS = ("identity", "concept", "background")
+def _subject_check(told: dict[str, Any]) -> SubjectCheck:
+    """What the checker says of a subject. A part that its look lacks, or that the prompt changes, has no say."""
+    parts = {name: bool(told[name]) for name in ("drawing", "look")}
+    for name, part in told["parts"].items():
+        if part is not None and part["wanted"] is not None and "said" not in part:
+            parts[f"look_{name}"] = bool(part["right"])
+    evidence = {name: value for name, value in told.items() if name not in ("identity", "concept")}
+    return SubjectCheck(bool(told["identity"]), told["concept"], parts, evidence)
 
 
 def _read(path: Path) -> dict[str, dict[str, Any]]:
