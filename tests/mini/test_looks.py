@@ -13,6 +13,7 @@ from umm_bench.mini.recipes.singles import PART_VALUES, part_labels, single
 from umm_bench.mini.world import looks, scenes, sprites
 from umm_bench.mini.world.colors import PALETTE
 from umm_bench.mini.world.looks import Look
+from umm_bench.mini.world.redraw import redraw
 
 FOX = Look("teal", "white", "dots", "yellow")
 
@@ -123,7 +124,7 @@ def test_further_pictures_of_a_caption_have_its_look():
     scene = next(s for s in (scenes.portrait(i, looked=1.0) for i in range(50)) if len(s.objects) == 1)
     look = Look.parse(scene.objects[0].look)
     color = np.array(PALETTE[look.main or look.mark], float)
-    for image in [scene.image, *scenes.redraw(scene, "more", 3, posed=1.0)]:
+    for image in [scene.image, *redraw(scene, "more", 3, posed=1.0)]:
         near = np.abs(image.astype(float) - color).sum(-1) < 120
         assert near.mean() > 0.02
 

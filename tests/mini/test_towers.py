@@ -103,16 +103,18 @@ def test_a_vision_transformer_is_its_cls_token(files, tiny_image_encoder, tmp_pa
     assert metric.images(files) == pytest.approx(F.normalize(states[:, 0], dim=-1).numpy(), abs=1e-5)
 
 
-def test_half_of_a_batch_are_whole_concepts():
+def test_a_part_of_a_batch_are_whole_concepts():
     recipe, world = EncoderRecipe(), sprites.load()
-    chosen = [world.designs[name] for name in recipe.designs(scenes.rng_for("towers"))]
-    assert len({d.identity for d in chosen}) == len(chosen) == recipe.batch_size
+    batch = recipe.designs(scenes.rng_for("towers"))
+    assert len(set(batch)) == len(batch) == recipe.batch_size
+    chosen = [world.designs[name] for name in batch if "#" not in name]
+    assert len({d.identity for d in chosen}) == len(chosen)
     assert {d.split for d in chosen} == {"train"}
-    half = chosen[: recipe.batch_size // 2]
-    assert len({d.concept for d in half}) < len(half) / 3
-    for concept in {d.concept for d in half} - {half[-1].concept}:  # the last one may be cut
+    whole = chosen[: round(recipe.config.whole_concepts * recipe.batch_size)]
+    assert len({d.concept for d in whole}) < len(whole) / 3
+    for concept in {d.concept for d in whole} - {whole[-1].concept}:  # the last one may be cut
         identities = {d.identity for d in world.members(concept, "train")}
-        assert identities == {d.identity for d in half if d.concept == concept}
+        assert identities == {d.identity for d in whole if d.concept == concept}
 
 
 def test_weights_of_another_kind_are_refused(tmp_path):
@@ -143,11 +145,18 @@ def test_a_step_of_the_clip_has_each_text_once():
         return recipe.tokenizer.decode(recipe.tokenizer(text)["input_ids"], skip_special_tokens=True)
 
     names, captions = (recipe.tokenizer.batch_decode(t["input_ids"], skip_special_tokens=True) for t in batch["texts"])
-    assert len({*names, *captions}) == len(names) + len(captions) <= 24 + 10
+    ones = [single(f"scoring_clip-2-3-{i}", recipe.config) for i in range(18)]
+    misses = {spoken(miss) for one in ones for miss in one.near_misses}
+    assert misses and misses <= set(captions), "a picture in a look is told from near misses"
+    assert len({*names, *captions}) == len(names) + len(captions) <= 24 + 10 + len(misses)
     own = [[*names, *captions][i] for i in batch["truth"]]
     assert names == [spoken(scenes.article(recipe.names[i])) for i in batch["named"]]
-    assert max(batch["truth"][:18]) < len(names) <= min(batch["truth"][18:])
-    assert own[18:] == [spoken(scenes.compose(f"scoring_clip-2-3-{i}").caption) for i in range(18, 24)]
+    assert own[:18] == [spoken(one.text) for one in ones]
+    assert [recipe.names[i] for i in batch["concepts"]] == [one.name for one in ones]
+    assert all((row < len(names)) == (one.look is None) for row, one in zip(batch["truth"], ones, strict=False))
+    half = recipe.config.looked / 2
+    composed = [scenes.compose(f"scoring_clip-2-3-{i}", looked=half, said=0.8) for i in range(18, 24)]
+    assert own[18:] == [spoken(scene.caption) for scene in composed]
 
 
 def test_the_order_of_a_batch_does_not_change_the_clip_s_loss():
