@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from umm_bench.mini.checking import checker, repainted
+from umm_bench.mini.checking import checker, pairs, repainted
 from umm_bench.mini.evaluation import truth
 from umm_bench.mini.world import backgrounds, looks, scenes, sprites, suite
 from umm_bench.mini.world.looks import Look
 
-SUBJECTS = [subject["design"] for subject in suite.subjects()[:8]]
+SUBJECTS = [subject["design"] for subject in suite.subjects()[:5]]
 
 
 def _draw(design: str, background: str, key: str, scale: float = 0.75) -> np.ndarray:
@@ -22,7 +22,7 @@ def _draw(design: str, background: str, key: str, scale: float = 0.75) -> np.nda
 def test_right_subjects_and_backgrounds_are_found():
     results = [checker.check(_draw(design, "blue", "a"), design, {"background": "blue"}) for design in SUBJECTS]
     for part in ("identity", "concept", "background", "count"):
-        assert sum(result[part] for result in results) >= 7, part
+        assert sum(result[part] for result in results) >= len(SUBJECTS) - 1, part
 
 
 def test_another_drawing_of_the_concept_is_not_the_subject():
@@ -33,7 +33,7 @@ def test_another_drawing_of_the_concept_is_not_the_subject():
 
 def test_designs_of_a_concept_are_told_apart():
     for subject in SUBJECTS[:4]:
-        own = sprites.load().designs[subject]
+        own = sprites.load().designs[looks.split_id(subject)[0]]
         rival = next(d for d in sprites.load().members(own.concept) if d.identity != own.identity)
         result = checker.check(_draw(rival.id, "yellow", "c"), subject, {"background": "yellow"})
         assert not result["identity"], subject
@@ -129,3 +129,127 @@ def test_a_part_is_less_clear_where_a_picture_is_between_two_looks():
     share = [repainted.read_look((one * (1 - t) + other * t).astype(np.uint8), "fox/noto") for t in (0.0, 0.15)]
     assert [look.main for look, _ in share] == ["red", "red"]
     assert share[0][1]["main"] > share[1][1]["main"]
+
+
+FOX = "fox/noto"
+WANTED = Look("teal", "white", "dots", "yellow")
+BLUE = {"background": "blue"}
+
+
+def _told(shown: str, prompt: dict = BLUE, asked: str = looks.looked(FOX, WANTED)) -> dict:
+    return checker.check(_draw(shown, "blue", "k"), asked, prompt)
+
+
+def test_a_subject_in_its_look_is_itself():
+    result = _told(looks.looked(FOX, WANTED))
+    assert result["identity"] and result["drawing"] and result["look"]
+    assert result["parts"]["pattern"] == {"wanted": "dots", "found": "dots", "right": True}
+
+
+@pytest.mark.parametrize(
+    ("part", "near"),
+    [
+        ("main", Look("purple", "white", "dots", "yellow")),
+        ("second", Look("teal", "red", "dots", "yellow")),
+        ("pattern", Look("teal", "white", "stripes", "yellow")),
+        ("mark", Look("teal", "white", "dots", "black")),
+    ],
+)
+def test_a_near_miss_is_wrong_in_its_part_alone(part, near):
+    result = _told(looks.looked(FOX, near))
+    assert result["concept"] and result["drawing"] and not result["look"] and not result["identity"]
+    assert [p for p, told in result["parts"].items() if not told["right"]] == [part]
+    assert result["parts"][part]["found"] == getattr(near, part)
+
+
+def test_another_drawing_in_the_same_look_has_the_look_alone():
+    result = _told(looks.looked("fox/twemoji", WANTED))
+    assert result["concept"] and not result["drawing"] and not result["identity"]
+
+
+@pytest.mark.parametrize("shown", [Look("purple"), Look(None, None, "stripes", "white")])
+def test_what_is_no_part_of_a_look_must_be_as_drawn(shown):
+    assert _told(FOX, asked=FOX)["identity"]
+    result = _told(looks.looked(FOX, shown), asked=FOX)
+    assert result["drawing"] and not result["look"] and not result["identity"]
+    assert result["parts"] == dict.fromkeys(looks.PARTS)
+
+
+@pytest.mark.parametrize(("main", "follows"), [("purple", "word"), ("teal", "picture"), ("brown", "neither")])
+def test_a_part_that_the_prompt_says_otherwise_follows_word_or_picture(main, follows):
+    shown = looks.looked(FOX, Look(main, "white", "dots", "yellow"))
+    result = _told(shown, {**BLUE, "says": {"main": "purple"}})
+    assert result["parts"]["main"]["follows"] == follows and result["parts"]["main"]["said"] == "purple"
+    assert result["identity"]  # what the prompt says is no matter of identity
+
+
+def test_a_pattern_that_only_the_prompt_says_has_a_part_of_its_own():
+    says = {**BLUE, "says": {"pattern": "stripes", "mark": "white"}}
+    asked = looks.looked(FOX, Look("purple"))
+    plain, striped = (
+        _told(looks.looked(FOX, look), says, asked)
+        for look in (Look("purple"), Look("purple", None, "stripes", "white"))
+    )
+    assert [plain["parts"][part]["follows"] for part in ("pattern", "mark")] == ["picture", "picture"]
+    assert [striped["parts"][part]["follows"] for part in ("pattern", "mark")] == ["word", "word"]
+    assert plain["identity"] and striped["identity"] and plain["parts"]["second"] is None
+
+
+TEAL, PURPLE = looks.looked(FOX, WANTED), looks.looked(FOX, Look("purple", "pink"))
+PENGUIN = "penguin/fluent-3d#red/-/stripes/white"
+LEFT = {"background": "light blue", "relation": "left of"}
+
+
+def _pair(shown: list[str], asked: list[str], prompt: dict = LEFT) -> dict:
+    spots = [(0.27, 0.5), (0.73, 0.5)][: len(shown)]
+    return pairs.check_pair(truth.group(shown, "light blue", "test", spots), asked, prompt)
+
+
+def _labels(result: dict) -> list[str]:
+    return [subject["label"] for subject in result["subjects"]]
+
+
+@pytest.mark.parametrize(
+    ("shown", "labels", "order"),
+    [
+        ([TEAL, PURPLE], ["right", "right"], True),
+        ([PURPLE, TEAL], ["swap", "swap"], False),
+        ([TEAL, TEAL], ["right", "dominance"], True),
+        ([looks.looked(FOX, Look("teal", "pink", "dots", "yellow")), PURPLE], ["blending", "right"], True),
+        ([looks.looked(FOX, Look("black", "white", "dots", "yellow")), PURPLE], ["drift", "right"], True),
+        ([PURPLE], ["missing", "right"], False),
+    ],
+)
+def test_what_became_of_two_of_one_class(shown, labels, order):
+    result = _pair(shown, [TEAL, PURPLE])
+    assert _labels(result) == labels and result["order"] is order and result["background"]
+
+
+@pytest.mark.parametrize(
+    ("shown", "labels", "order"),
+    [
+        ([TEAL, PENGUIN], ["right", "right"], True),
+        ([PENGUIN, TEAL], ["right", "right"], False),
+        (["fox/noto#red/-/stripes/white", "penguin/fluent-3d#teal/white/dots/yellow"], ["swap", "swap"], True),
+        ([TEAL, "penguin/fluent-3d#teal/white/dots/yellow"], ["right", "dominance"], True),
+        ([TEAL, TEAL], ["right", "dominance"], False),
+        ([PENGUIN], ["missing", "right"], False),
+    ],
+)
+def test_what_became_of_two_of_different_classes(shown, labels, order):
+    result = _pair(shown, [TEAL, PENGUIN])
+    assert _labels(result) == labels and result["order"] is order
+
+
+def test_blending_names_the_part_that_is_the_others():
+    blended, whole = _pair(["fox/noto#red/white/dots/yellow", PENGUIN], [TEAL, PENGUIN])["subjects"]
+    assert [part for part, told in blended["parts"].items() if told["other"]] == ["main"]
+    assert not any(told["other"] for told in whole["parts"].values())
+    assert blended["box"][2] < whole["box"][0]
+
+
+@pytest.mark.parametrize("shown", [[TEAL, PURPLE], [looks.looked(FOX, Look("teal", "pink", "dots", "yellow")), PURPLE]])
+def test_the_order_of_a_pair_only_exchanges_its_verdicts(shown):
+    one = _pair(shown, [TEAL, PURPLE])
+    two = _pair(shown, [PURPLE, TEAL], {**LEFT, "relation": "right of"})
+    assert one["subjects"] == two["subjects"][::-1] and one["order"] == two["order"]

@@ -239,6 +239,12 @@ def test_an_image_depends_on_its_own_prompt_and_seed(monkeypatch):
     assert np.abs(both[1].astype(int) - single[0]).max() <= 1
 
 
+YES = {
+    **dict.fromkeys(("identity", "look", "drawing", "concept", "background", "count", "relation"), True),
+    "parts": {part: {"right": True} for part in looks.PARTS},
+}  # what a checker says that takes everything for right
+
+
 def test_the_checkers_figures_ask_both_ways():
     found = {f.name: f.note for f in truth.subject_figures(truth.validation_designs(2), "test")}
     assert "n = 4" in found["checker.identity"] and "n = 4" in found["checker.background"]
@@ -247,18 +253,18 @@ def test_the_checkers_figures_ask_both_ways():
 
 def test_each_wrong_picture_meets_every_prompt(monkeypatch):
     asked, designs = [], truth.validation_designs(48)
-    yes = {"identity": True, "concept": True, "background": True}
-    monkeypatch.setattr(truth.checker, "check", lambda *_: yes)
+    monkeypatch.setattr(truth.checker, "check", lambda *_: YES)
     monkeypatch.setattr(truth, "posed", lambda *_: None)
-    monkeypatch.setattr(truth, "_wrong", lambda design, prompt, kind, key: asked.append((prompt["id"], kind)))
+    monkeypatch.setattr(truth, "_wrong", lambda design, look, prompt, kind, key: asked.append((prompt["id"], kind)))
     list(truth.subject_figures(designs, "test"))
     assert len(set(asked)) == len(truth.PROMPTS) * len(truth.WRONG) == 48
 
 
 def test_a_checker_that_always_says_yes_is_right_half_of_the_time(monkeypatch):
-    yes = {"identity": True, "concept": True, "background": True, "count": True, "relation": True}
-    monkeypatch.setattr(truth.checker, "check", lambda *_: yes)
+    monkeypatch.setattr(truth.checker, "check", lambda *_: YES)
     designs = truth.validation_designs(6)
-    figures = [truth.count_figure(designs, "test"), truth.relation_figure(designs, "test")]
+    both = {"subjects": [{"label": "right"}, {"label": "right"}]}
+    monkeypatch.setattr(truth.pairs, "check_pair", lambda *_: both)
+    figures = [f(designs, "test") for f in (truth.count_figure, truth.relation_figure, truth.pair_figure)]
     figures += truth.subject_figures(designs, "test")
     assert {f.value for f in figures} == {0.5}

@@ -18,7 +18,7 @@ which is meant, so that two that have exchanged their places are a swap.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -91,14 +91,14 @@ def check_pair(image: Image.Image | np.ndarray, sprite_ids: Sequence[str], promp
     one, two = map(_Subject.parse, sprite_ids)
     style, relation = prompt.get("style"), prompt.get("relation")
     pixels, picture = checker.picture_of(image, style)
+    doubled = False
     if one.design.concept == two.design.concept:
         places, order = _places_in_class(picture, one, two, relation)
     else:
-        places = sightings.sight_both(picture, one.design.concept, two.design.concept)
+        places, doubled = _places_of_classes(picture, one.design.concept, two.design.concept)
         order = sightings.relates(*places, relation) if relation else None
     things = [place.best for place in places if place.present]
     told = [one.likeness(places[0], two), two.likeness(places[1], one)]
-    doubled = one.design.concept != two.design.concept and len(things) == 1 and _is_doubled(picture, one, two, places)
     labels = [_label(own, other, doubled) for own, other in (told, told[::-1])]
     found = checker.background_of(pixels, matching.covered(things))
     wanted = None if style in checker.REPAINTED else prompt.get("background")
@@ -110,10 +110,22 @@ def check_pair(image: Image.Image | np.ndarray, sprite_ids: Sequence[str], promp
     }
 
 
-def _is_doubled(picture: Picture, one: _Subject, two: _Subject, places: tuple[Sighting, Sighting]) -> bool:
-    """Whether the only concept of the two that is there is there twice."""
-    subject, place, other = (one, places[0], two) if places[0].present else (two, places[1], one)
-    return sightings.count(picture, subject.design.concept, place, other.design.concept) > 1
+def _places_of_classes(picture: Picture, one: str, two: str) -> tuple[tuple[Sighting, Sighting], bool]:
+    """The places of two concepts, and whether only one of them is there, but twice."""
+    concepts, places = (one, two), list(sightings.sight_both(picture, one, two))
+    if all(place.present for place in places):
+        # Neither was a rival of the other: where the other explains more, it is the other once more.
+        for n in (0, 1):
+            rest = picture.with_layer(places[1 - n].best)
+            strange = sightings.ranked(rest, concepts[1 - n], inside=places[n].best)
+            if strange and strange[0][0].explained > places[n].best.explained:
+                places[n] = replace(places[n], rival=strange[0][0].explained)
+                return (places[0], places[1]), True
+    doubled = False
+    if places[0].present != places[1].present:
+        n = 0 if places[0].present else 1
+        doubled = sightings.count(picture, concepts[n], places[n], concepts[1 - n]) > 1
+    return (places[0], places[1]), doubled
 
 
 def _label(own: dict[str, Any], other: dict[str, Any], doubled: bool) -> str:

@@ -20,6 +20,7 @@ from umm_bench.mini.world.sprites import Design
 
 LEAST_SHARE = 0.3  # of what differs from the background at its place, that a drawing must explain
 LEAST_EXPLAINED = 4.0  # and in all, in colours of [0, 1] summed over 64 x 64 pixels: a smooth wall has less to explain
+LEAST_OF_ALL = 0.12  # and of all that differs: some of a pattern behind looks like many a thing, but only some of it
 KEPT = 6  # of the coarse poses of a concept's drawings, this many settle
 RIVALS = 5  # and of the drawings of other concepts
 MOST = 3  # drawings of one concept are counted up to here
@@ -34,12 +35,14 @@ def design_of(match: Match) -> Design:
 class Sighting:
     """One place of a picture: the best match of drawings of a concept there with what looks explain, the best first.
 
-    `rival` is what the best drawing of another concept explains, `blob` what the best blob does.
+    `rival` is what the best drawing of another concept explains, `blob` what the best blob does, `least` what a drawing
+    must.
     """
 
     found: tuple[tuple[Match, Reading], ...]
     rival: float
     blob: float
+    least: float
 
     @property
     def best(self) -> Match:
@@ -53,7 +56,7 @@ class Sighting:
 
     @property
     def present(self) -> bool:
-        return _explains(self.best) and self.lead > 0
+        return _explains(self.best, self.least) and self.lead > 0
 
     def shows(self, design: Design) -> bool:
         """Whether the concept is there, and no drawing of it explains more than this one, in whatever look."""
@@ -72,8 +75,8 @@ class Sighting:
         return (max(own, default=0.0) - max(others, default=0.0)) / max(self.best.differs, 1.0)
 
 
-def _explains(match: Match) -> bool:
-    return match.share >= LEAST_SHARE and match.explained >= LEAST_EXPLAINED
+def _explains(match: Match, least: float) -> bool:
+    return match.share >= LEAST_SHARE and match.explained >= least
 
 
 @functools.cache
@@ -84,11 +87,14 @@ def _distractors(number: int = 40) -> tuple[str, ...]:
     return tuple(world.members(c.name, "train")[0].id for c in seen)
 
 
-def ranked(picture: Picture, concept: str) -> tuple[tuple[Match, Reading], ...]:
-    """The most promising drawings of a concept at their best poses, in any look, the one that explains most first."""
+def ranked(picture: Picture, concept: str, inside: Match | None = None) -> tuple[tuple[Match, Reading], ...]:
+    """The most promising drawings of a concept at their best poses, in any look, the one that explains most first.
+
+    `inside` is as in `matching_search.search`.
+    """
     members = tuple(d.id for d in sprites.load().members(concept))
     settled: dict[str, tuple[Match, Reading]] = {}
-    for match, reading in repainted.settle(picture, matching_search.search(picture, members), keep=KEPT):
+    for match, reading in repainted.settle(picture, matching_search.search(picture, members, inside=inside), keep=KEPT):
         design_id = design_of(match).id
         if design_id not in settled or match.explained > settled[design_id][0].explained:
             settled[design_id] = match, reading
@@ -98,15 +104,15 @@ def ranked(picture: Picture, concept: str) -> tuple[tuple[Match, Reading], ...]:
 def sight(picture: Picture, concept: str, exempt: str | None = None) -> Sighting:
     """Where the drawings of a concept explain most. Drawings of `exempt`, which may be there too, are no rivals."""
     found = ranked(picture, concept)
-    best = found[0][0]
-    if not _explains(best):
-        return Sighting(found, best.explained, 0.0)
+    best, least = found[0][0], max(LEAST_EXPLAINED, LEAST_OF_ALL * picture.differs)
+    if not _explains(best, least):
+        return Sighting(found, best.explained, 0.0, least)
     others = matching_search.search(picture, _distractors(), (0.0,), inside=best)
     others = [m for m in others if design_of(m).concept not in (concept, exempt)]
     nearest = sorted(others, key=lambda m: -m.explained)[:RIVALS]
     rival = max((m.explained for m, _ in repainted.settle(picture, nearest)), default=-1.0)
     blobs = matching.settle(picture, [best] * 3, ["flat", "ellipse", "blurred"])
-    return Sighting(found, rival, max(m.explained for m in blobs))
+    return Sighting(found, rival, max(m.explained for m in blobs), least)
 
 
 def sight_both(picture: Picture, concept: str, other: str) -> tuple[Sighting, Sighting]:

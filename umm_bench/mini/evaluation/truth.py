@@ -162,6 +162,7 @@ def subject_figures(
 ) -> Iterator[Figure]:
     """The verdicts about one subject, on suite prompts: itself, a near miss, and something else in its place.
 
+    The near miss is asked for another background than it has.
     Identity is refused to near misses in half of the cases, to something else in the other half.
     """
     right: dict[str, list[bool]] = {
@@ -174,12 +175,13 @@ def subject_figures(
         look = validation_look(design, index, key)
         miss = near_miss(design, look, key)
         sprite = _sprite(design.id, look)
-        pictures = (
-            posed(sprite, prompt, key),
-            posed(_sprite(design.id, miss), prompt, key),
-            _wrong(design, look, prompt, kind, key),
-        )
-        yes, near, no = (checker.check(seen(picture), sprite, prompt) for picture in pictures)
+        elsewhere = _other_background(prompt, key, design)
+        asked = [
+            (posed(sprite, prompt, key), prompt),
+            (posed(_sprite(design.id, miss), prompt, key), elsewhere),
+            (_wrong(design, look, prompt, kind, key), prompt),
+        ]
+        yes, near, no = (checker.check(seen(picture), sprite, words) for picture, words in asked)
         refused, how = (near, "look") if index // 2 % 2 else (no, kind)
         right["identity"] += [bool(yes["identity"]), not refused["identity"]]
         right["look"] += [bool(yes["look"]), not near["look"]]
@@ -188,8 +190,7 @@ def subject_figures(
             right["drawing"] += [bool(yes["drawing"]), not no["drawing"]]
         else:
             right["concept"] += [bool(yes["concept"]), not no["concept"]]
-        elsewhere = _other_background(prompt, key, design)["background"]
-        right["background"] += [bool(yes["background"]), yes["found_background"] != elsewhere]
+        right["background"] += [bool(yes["background"]), not near["background"]]
         wrongly["refused"] += not yes["identity"]
         wrongly[how] += refused["identity"]
     note = "identity wrongly " + ", ".join(f"{name} {n}" for name, n in wrongly.items())
