@@ -30,7 +30,9 @@ from umm_bench.methods import METHODS, Generation
 from umm_bench.metrics.base import METRICS
 from umm_bench.outputs import check_folder
 from umm_bench.progress import Tracker
-from umm_bench.suites.base import SUITES
+from umm_bench.suites.base import SUITES, omitted
+
+OMITTED_SHOWN = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,6 +51,7 @@ def _run(request: Request, output: Path, batch_size: int, command: str) -> None:
     console = Console()
     selection = select(request)
     _warn_of_sprite_encoders(request)
+    _tell_omitted(selection)
     with Store(output) as store:
         if _is_finished(request, selection, store):
             runner.record_references(request.run_id, selection, store)
@@ -68,6 +71,18 @@ def _warn_of_sprite_encoders(request: Request) -> None:
         print(
             f"warning: {', '.join(mini)}: the mini models know sprites of 64 px, not suite '{request.suite}'; "
             f"choose others, --set {mini[0]}.model=FOLDER_OR_HUB_ID",
+            file=sys.stderr,
+        )
+
+
+def _tell_omitted(selection: Selection) -> None:
+    lines = omitted(selection.suite)
+    for line in lines[:OMITTED_SHOWN]:
+        print(f"left out  {line}", file=sys.stderr)
+    if len(lines) > OMITTED_SHOWN:
+        print(
+            f"left out  {len(lines) - OMITTED_SHOWN} more of suite '{selection.suite.name}': "
+            "`python -m umm_bench.suites show` lists them",
             file=sys.stderr,
         )
 

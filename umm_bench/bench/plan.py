@@ -18,7 +18,7 @@ from umm_bench.methods import METHODS, Abilities, Case, Generation, Prompt, Subj
 from umm_bench.metrics.base import METRICS, Metric
 from umm_bench.registry import did_you_mean
 from umm_bench.seeding import digest, path_digest, sample_seed
-from umm_bench.suites.base import SUITES, Suite
+from umm_bench.suites.base import SUITES, Suite, load_suite
 
 T = TypeVar("T", Subject, Case, Prompt)
 
@@ -149,10 +149,7 @@ def select(request: Request) -> Selection:
         if owner not in owners:
             hint = did_you_mean(owner, owners)
             raise UserError(f"--set {owner}.{key}: '{owner}' is no method or metric of this run{hint}")
-    path = Path(request.suite_path) if request.suite_path else None
-    if path is not None and not path.is_dir():
-        raise UserError(f"--suite-path {path}: there is no such folder")
-    suite: Suite = SUITES.load(request.suite)(path)
+    suite = load_suite(request.suite, request.suite_path)
     cases = [Case((subject,)) for subject in _choose(suite.subjects(), request.subjects, "subject")]
     pairs = suite.pairs()
     if not pairs and request.pairs != "0":
