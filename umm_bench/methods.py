@@ -111,17 +111,25 @@ class Prompt:
         An "a" right before a subject becomes "an" where its first letter is a vowel. ValueError for as many words
         as the prompt does not name subjects.
         """
+        return self._written(words)[0]
+
+    def spans(self, words: Sequence[str]) -> tuple[tuple[int, int], ...]:
+        """Where `text(words)` has each subject's words: (start, end) in characters, in the order of the case."""
+        return self._written(words)[1]
+
+    def _written(self, words: Sequence[str]) -> tuple[str, tuple[tuple[int, int], ...]]:
         if isinstance(words, str) or len(words) != self.subjects:
             raise ValueError(f"prompt '{self.id}' names {self.subjects} subjects, not {words!r}")
-
-        def name(place: re.Match[str]) -> str:
-            word = words[max(int(place["number"] or 0) - 1, 0)]
-            article = place["article"]
-            if article is None:
-                return word
-            return f"{article}n {word}" if word[:1].lower() in tuple("aeiou") else f"{article} {word}"
-
-        return _PLACE.sub(name, self.template)
+        text, end, spans = "", 0, {}
+        for place in _PLACE.finditer(self.template):
+            subject = max(int(place["number"] or 0) - 1, 0)
+            article, word = place["article"], words[subject]
+            text += self.template[end : place.start()]
+            if article is not None:
+                text += f"{article}n " if word[:1].lower() in tuple("aeiou") else f"{article} "
+            spans[subject] = (len(text), len(text) + len(word))
+            text, end = text + word, place.end()
+        return text + self.template[end:], tuple(spans[subject] for subject in sorted(spans))
 
 
 @dataclass(frozen=True)

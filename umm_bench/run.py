@@ -18,10 +18,11 @@ from pathlib import Path
 from rich.console import Console
 
 from umm_bench.base import load_base
-from umm_bench.bench import runner
+from umm_bench.bench import degrade, runner
 from umm_bench.bench.conclusions import conclude
 from umm_bench.bench.leaderboard import show_leaderboard
-from umm_bench.bench.plan import Request, Selection, inputs_digest, make_plan, metric_config, select
+from umm_bench.bench.plan import inputs_digest, make_plan, metric_config
+from umm_bench.bench.selection import Request, Selection, select
 from umm_bench.bench.store import Store
 from umm_bench.cli.arguments import GUIDANCE, SEED, STEPS, Parser, whole
 from umm_bench.cli.commands import quiet_libraries, run_command
@@ -30,7 +31,9 @@ from umm_bench.cli.progress import Tracker
 from umm_bench.errors import UserError
 from umm_bench.methods import METHODS, Generation
 from umm_bench.metrics.base import METRICS
-from umm_bench.suites.base import SUITES
+from umm_bench.suites.base import SUITES, omitted
+
+OMITTED_SHOWN = 3
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -42,20 +45,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(words: list[str]) -> None:
     options = _parser().parse_args(words)
     check_folder(options.output, "--output")
-    _run(_request(options), options.output, options.batch_size, shlex.join(words))
+    _run(_request(options), options.output, options.batch_size, options.retry_failed, shlex.join(words))
 
 
-def _run(request: Request, output: Path, batch_size: int, command: str) -> None:
+def _run(request: Request, output: Path, batch_size: int, retry_failed: bool, command: str) -> None:
     console = Console()
     selection = select(request)
     _warn_of_sprite_encoders(request)
+    _tell_omitted(selection)
     with Store(output) as store:
-        if _is_finished(request, selection, store):
+        if _is_finished(request, selection, store, retry_failed):
             runner.record_references(request.run_id, selection, store)
             store.mark_latest(request.run_id, _now())
         else:
-            _execute(request, selection, store, console, batch_size, command)
-        show_leaderboard(console, store, request.run_id, request.methods)
+            _execute(request, selection, store, console, batch_size, retry_failed, command)
+        show_leaderboard(console, store, request.run_id, request.method_names)
     # The report opens the database for itself.
     page = _render(store.path, request.run_id, output)
     console.print(f"report    {page}", soft_wrap=True, highlight=False)
@@ -72,7 +76,19 @@ def _warn_of_sprite_encoders(request: Request) -> None:
         )
 
 
-def _is_finished(request: Request, selection: Selection, store: Store) -> bool:
+def _tell_omitted(selection: Selection) -> None:
+    lines = omitted(selection.suite)
+    for line in lines[:OMITTED_SHOWN]:
+        print(f"left out  {line}", file=sys.stderr)
+    if len(lines) > OMITTED_SHOWN:
+        print(
+            f"left out  {len(lines) - OMITTED_SHOWN} more of suite '{selection.suite.name}': "
+            "`python -m umm_bench.suites show` lists them",
+            file=sys.stderr,
+        )
+
+
+def _is_finished(request: Request, selection: Selection, store: Store, retry_failed: bool) -> bool:
     """Asked before any method is imported: torch alone takes seconds to import."""
     row = store.run(request.run_id)
     if row is None or row["finished_inputs"] is None:
@@ -84,27 +100,46 @@ def _is_finished(request: Request, selection: Selection, store: Store) -> bool:
         found["sample_key"]
         for found in store.rows("select sample_key from run_samples where run_id = ?", [request.run_id])
     ]
-    return len(store.finished_samples(keys) | store.undrawn(keys).keys()) == len(keys)
+    undrawn = store.undrawn(keys)
+    if retry_failed and any(row["status"] == "failed" for row in undrawn.values()):
+        return False
+    return len(store.finished_samples(keys) | undrawn.keys()) == len(keys)
 
 
 def _execute(
-    request: Request, selection: Selection, store: Store, console: Console, batch_size: int, command: str
+    request: Request,
+    selection: Selection,
+    store: Store,
+    console: Console,
+    batch_size: int,
+    retry_failed: bool,
+    command: str,
 ) -> None:
     quiet_libraries()
     # Read before the work: code or weights that change while it runs must not count as what it ran with.
     plan = make_plan(request, selection)
     inputs = inputs_digest(request, selection, plan.base, plan.watched)
+    left_out = [line for method in plan.methods for line in method.left_out]
+    for line in left_out:
+        print(f"left out  {line}", file=sys.stderr)
     store.begin_run(
         request.run_id,
         _now(),
         command=f"python -m umm_bench.run {command}",
-        config_json=asdict(request),
+        config_json={
+            **asdict(request),
+            "methods": request.method_names,
+            "asked": request.methods,
+            "left_out": left_out,
+        },
         code_version=version("umm-bench"),
         suite=request.suite,
         suite_hash=selection.fingerprint,
         base=request.base,
         watched_json=[str(path) for path in plan.watched],
     )
+    if retry_failed:
+        runner.forget_failed(plan, store)
     runner.record(plan, store)
     images = sum(len(samples) for samples in runner.missing_samples(plan, store).values())
     _track(console, "images", images, runner.generate(plan, store, batch_size))
@@ -156,6 +191,9 @@ def _request(options: argparse.Namespace) -> Request:
         base=options.base,
         generation=Generation(options.steps, options.guidance_scale),
         settings=tuple(settings),
+        references=options.references,
+        degrade=options.degrade,
+        floor=options.floor,
     )
 
 
@@ -175,7 +213,7 @@ def _parser() -> Parser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     defaults = Request(methods=())
-    known = f"separated by commas, of: {', '.join(METHODS.names())}"
+    known = f"separated by commas, of: {', '.join(METHODS.names())}; FILE.py:CLASS; images:NAME=FOLDER"
     parser.add_argument("--methods", required=True, help=known)
     parser.add_argument(
         "--metrics",
@@ -188,6 +226,10 @@ def _parser() -> Parser:
     parser.add_argument("--subjects", default=defaults.subjects, help=number)
     parser.add_argument("--pairs", default=defaults.pairs, help="of two subjects, each named FIRST+SECOND; likewise")
     parser.add_argument("--prompts", default=defaults.prompts, help=number)
+    parser.add_argument("--references", type=whole(1), help="pictures of a subject that methods see (default: all)")
+    parser.add_argument("--degrade", choices=degrade.KINDS, help="worsens what methods see, not what is scored against")
+    parser.add_argument("--no-floor", dest="floor", action="store_false", help="plain SD draws only where asked for")
+    parser.add_argument("--retry-failed", action="store_true", help="try again what failed before")
     parser.add_argument("--images-per-prompt", type=whole(1, 100_000), default=defaults.images_per_prompt)
     parser.add_argument("--seed", type=SEED, default=defaults.seed)
     parser.add_argument("--steps", type=STEPS, default=defaults.generation.num_inference_steps, help="denoising steps")

@@ -15,6 +15,7 @@ from umm_bench.weights import LOAD_ERRORS, first_line, weights_variant
 if TYPE_CHECKING:
     from transformers import CLIPImageProcessorPil, PreTrainedModel
 
+    from umm_bench import umm
     from umm_bench.methods import Case, Generation, Prompt, Subject
     from umm_bench.umm import UMMPipeline
 
@@ -118,6 +119,24 @@ def load_umm(base: Base, tiue: str | None, image_encoder: str = "") -> "UMMPipel
     return pipe.to(base.device)
 
 
+def subjects_of(case: "Case", prompt: "Prompt", references: int) -> "list[umm.Subject]":
+    """The pipeline's subjects: the first `references` pictures of each, standing for its own place in the prompt.
+
+    The template says where that is; the same words may be elsewhere too, as another subject's or nobody's. UserError
+    where the words there are part of others ("dogs").
+    """
+    from umm_bench import umm
+
+    text, subjects = prompt.text(case.class_nouns), []
+    for subject, span in zip(case.subjects, prompt.spans(case.class_nouns), strict=True):
+        found = umm.phrase_spans(text, subject.class_noun)
+        if span not in found:
+            raise UserError(f'the prompt "{text}" does not contain the subject "{subject.class_noun}" as words')
+        pictures = subject.references[:references]
+        subjects.append(umm.Subject(pictures, subject.class_noun, occurrence=found.index(span) + 1))
+    return subjects
+
+
 class UMM:
     """The Method protocol around UMMPipeline. Its published claim is one subject; several each take their own words."""
 
@@ -133,13 +152,13 @@ class UMM:
 
     @staticmethod
     def check(config: UMMConfig, base: Base, case: "Case", prompt: "Prompt") -> str | None:
-        """A subject's words must be in the prompt once, before it is cut, and not be another subject's words."""
+        """Each subject's words must be words of the prompt, and before it is cut."""
         from umm_bench.umm.subjects import subject_masks
 
         tokenizer = base.tokenizer
         text = prompt.text(case.class_nouns)
         try:
-            subject_masks(tokenizer, [text], case.class_nouns, tokenizer.model_max_length)
+            subject_masks(tokenizer, [text], subjects_of(case, prompt, 1), tokenizer.model_max_length)
         except UserError as error:
             return str(error)
         return None
@@ -158,11 +177,9 @@ class UMM:
         """One image a seed, from the first `config.references` images of each subject."""
         import torch
 
-        from umm_bench import umm
-
         return self._pipe(
             prompt.text(case.class_nouns),
-            subjects=[umm.Subject(s.references[: self.config.references], s.class_noun) for s in case.subjects],
+            subjects=subjects_of(case, prompt, self.config.references),
             alpha=self.config.alpha,
             num_inference_steps=self.generation.num_inference_steps,
             guidance_scale=self.generation.guidance_scale,

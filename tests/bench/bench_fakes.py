@@ -217,5 +217,5 @@ def arguments(world: Path, output: Path, *more: str) -> list[str]:
     return [
         *("--suite", "fake", "--suite-path", str(world / "suite"), "--base", str(world / "base")),
         *(word for name, folder in free.items() for word in ("--set", f"{name}={world / folder}")),
-        *("--output", str(output), "--subjects", "2", "--prompts", "2", *more),
+        *("--output", str(output), "--subjects", "2", "--prompts", "2", "--no-floor", *more),
     ]

@@ -113,6 +113,14 @@ def test_a_template_of_several_names_each_once_in_any_order():
             prompt.text(words)
 
 
+def test_a_template_knows_where_each_subject_is():
+    prompt = Prompt("p", "A {subject_2}, a dog and a {subject_1}", "two_references")
+    text, spans = prompt.text(["dog", "owl"]), prompt.spans(["dog", "owl"])
+    assert text == "An owl, a dog and a dog" and [text[a:b] for a, b in spans] == ["dog", "owl"]
+    assert spans == ((20, 23), (3, 6))
+    assert Prompt("p", "a {subject}", "style").spans(["sks dog"]) == ((2, 9),)
+
+
 @pytest.mark.parametrize(
     "template",
     ["a dog", "{subject} and {subject}", "{subject} and {subject_1}", "{subject_1} and {subject_1}", "{subject_2}",

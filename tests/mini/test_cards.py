@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from figures import Figure
-from umm_bench.bench.plan import make_plan, select
+from umm_bench.bench.plan import make_plan
+from umm_bench.bench.selection import select
 from umm_bench.bench.store import Store
 from umm_bench.mini import family
 from umm_bench.mini.cards import pictures as card_pictures

@@ -34,6 +34,17 @@ def unet_rows(umm):
     hook.remove()
 
 
+def test_of_the_same_words_each_subject_changes_those_at_its_own_place(umm):
+    prompt = ["a dog on the beach, a red dog"]
+    h_y_NLD, _ = umm.encode_prompt(prompt, "cpu", 1, False)
+    subjects = [Subject(picture(1), "dog", occurrence=2), Subject(picture(2), "dog", occurrence=1)]
+    hidden = umm.encode_subject_prompt(prompt, h_y_NLD, subjects, [frozenset({0}), frozenset({1})])
+    ids = umm.tokenizer(prompt[0])["input_ids"]
+    dogs = [i for i, word in enumerate(umm.tokenizer.convert_ids_to_tokens(ids)) if word == "dog</w>"]
+    changed = [(hidden[frozenset({s})] != h_y_NLD).any(dim=-1)[0].nonzero().flatten().tolist() for s in (0, 1)]
+    assert changed == [[dogs[1]], [dogs[0]]]
+
+
 @pytest.mark.parametrize("scheduler", [None, PNDMScheduler, EulerDiscreteScheduler])
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
 def test_alpha_zero_is_stable_diffusion(fresh_sd, tiny_image_encoder, scheduler, prediction_type):

@@ -62,6 +62,18 @@ def test_find_phrase_errors(tiny_tokenizer, prompt, phrase, message):
         find_phrase(tiny_tokenizer, prompt, phrase)
 
 
+def test_an_occurrence_says_which_is_meant(tiny_tokenizer):
+    prompt = "a dog on the beach, a red dog"
+    first, second = (find_phrase(tiny_tokenizer, prompt, "dog", n) for n in (1, 2))
+    assert (first, second) == (
+        find_phrase(tiny_tokenizer, "a dog", "dog"),
+        find_phrase(tiny_tokenizer, prompt, "red dog")[1:],
+    )
+    for n in (0, 3):
+        with pytest.raises(UserError, match=f'has no occurrence {n} of "dog"; it has 2'):
+            find_phrase(tiny_tokenizer, prompt, "dog", n)
+
+
 def test_phrase_may_end_at_the_last_place(tiny_tokenizer):
     prompt = "on snow " * 10 + "a dog"
     assert find_phrase(tiny_tokenizer, prompt, "dog") == (22,)

@@ -9,6 +9,7 @@ from typing import Any
 from umm_bench.bench.failures import find_failures
 from umm_bench.bench.plan import Plan
 from umm_bench.bench.runner import record
+from umm_bench.bench.selection import FLOOR
 from umm_bench.bench.statistics import PairKey, mean_interval, paired_effect
 from umm_bench.bench.store import Store
 
@@ -49,8 +50,8 @@ def _summaries(values: Values, seed: int) -> Iterable[dict[str, Any]]:
 
 
 def _comparisons(values: Values, plan: Plan) -> Iterable[dict[str, Any]]:
-    methods = plan.request.methods
-    reference = "sd" if "sd" in methods else methods[0]
+    methods = plan.request.method_names
+    reference = FLOOR if FLOOR in methods else methods[0]
     for (method, metric, subject_count), scores in values.items():
         theirs = values.get((reference, metric, subject_count), {})
         effect = paired_effect(scores, theirs, seed=plan.request.seed)

@@ -1,75 +1,27 @@
-"""From the words of a command to the exact samples that it asks for, without loading a model."""
+"""From what a command asks for to the exact samples, without loading a model."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from umm_bench.base import Base, load_base
+from umm_bench.bench.asked import Asked
+from umm_bench.bench.degrade import version_of
+from umm_bench.bench.pictures import PicturesConfig, find_pictures
+from umm_bench.bench.selection import FLOOR, Request, Selection
 from umm_bench.configs import build_config
-from umm_bench.errors import UserError
-from umm_bench.images import open_image
-from umm_bench.methods import METHODS, Abilities, Case, Generation, Prompt, Subject
+from umm_bench.methods import METHODS, Abilities, Case, Prompt
 from umm_bench.metrics.base import METRICS, Metric
-from umm_bench.registry import did_you_mean
 from umm_bench.seeding import digest, path_digest, sample_seed
-from umm_bench.suites.base import SUITES, Suite
-
-T = TypeVar("T", Subject, Case, Prompt)
+from umm_bench.suites.base import SUITES
 
 SINGLE_ONLY = "single subject only"
-
-
-@dataclass(frozen=True)
-class Request:
-    """What a command line asks for. `subjects`, `pairs` and `prompts` are a number or names separated by commas (a
-    pair's name is those of its subjects joined with "+"); `settings` are (method or metric, key, value as written).
-    """
-
-    methods: tuple[str, ...]
-    metrics: tuple[str, ...] = ("clip_t", "clip_i", "dino", "identity")
-    suite: str = "mini"
-    suite_path: str | None = None
-    subjects: str = "4"
-    pairs: str = "0"
-    prompts: str = "6"
-    images_per_prompt: int = 1
-    seed: int = 0
-    base: str = "mini"
-    generation: Generation = field(default_factory=Generation)
-    settings: tuple[tuple[str, str, str], ...] = ()
-
-    @property
-    def run_id(self) -> str:
-        """The same request is the same run, in whatever order its settings were given."""
-        return "run-" + digest({**asdict(self), "settings": sorted(self.settings)}, length=10)
-
-
-@dataclass(frozen=True)
-class Selection:
-    """The part of a suite that a request draws: cases of one subject, then those of several."""
-
-    suite: Suite
-    cases: tuple[Case, ...]
-    prompts: dict[str, tuple[Prompt, ...]]
-    """By case id."""
-    content: dict[str, str]
-    """Subject id to a digest of its class noun and of its pictures."""
-
-    @property
-    def subjects(self) -> tuple[Subject, ...]:
-        """Each subject of the cases once."""
-        return tuple({subject.id: subject for case in self.cases for subject in case.subjects}.values())
-
-    @property
-    def fingerprint(self) -> str:
-        asked = {case.id: [asdict(prompt) for prompt in self.prompts[case.id]] for case in self.cases}
-        return digest(self.suite.name, self.suite.version, asked, self.content)
 
 
 @dataclass(frozen=True)
@@ -94,6 +46,8 @@ class Sample:
     image_index: int
     seed: int
     refusal: Refusal | None = None
+    picture: Path | None = None
+    """The finished picture that it is, where nothing is to be drawn."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +62,12 @@ class MethodPlan:
     abilities: Abilities
     samples: tuple[Sample, ...]
     """With those that are refused."""
+    finished: bool = False
+    """Whether its pictures are there already, in files."""
+    floor: bool = False
+    """Whether it was not asked for, and is there as the floor of the scale."""
+    left_out: tuple[str, ...] = ()
+    """Files of its folder that are no samples, a line for each reason."""
 
     def words(self, case: Case) -> tuple[str, ...]:
         """What the method writes in each subject's place."""
@@ -136,82 +96,30 @@ class Plan:
         return sorted(paths.union(*(metric.weights for metric in self.metrics)))
 
 
-def select(request: Request) -> Selection:
-    """Subjects and prompts of a request. `UserError` for an unknown name anywhere in it, a missing suite, or
-    a reference image that cannot be read.
-    """
-    for name in request.methods:
-        METHODS.target(name)
-    for name in request.metrics:
-        METRICS.target(name)
-    owners = [*request.methods, *request.metrics]
-    for owner, key, _ in request.settings:
-        if owner not in owners:
-            hint = did_you_mean(owner, owners)
-            raise UserError(f"--set {owner}.{key}: '{owner}' is no method or metric of this run{hint}")
-    path = Path(request.suite_path) if request.suite_path else None
-    if path is not None and not path.is_dir():
-        raise UserError(f"--suite-path {path}: there is no such folder")
-    suite: Suite = SUITES.load(request.suite)(path)
-    cases = [Case((subject,)) for subject in _choose(suite.subjects(), request.subjects, "subject")]
-    pairs = suite.pairs()
-    if not pairs and request.pairs != "0":
-        raise UserError(f"suite '{suite.name}' has no pairs")
-    cases += _choose(pairs, request.pairs, "pair")
-    if not cases:
-        raise UserError("there is nothing to draw: --subjects and --pairs ask for none")
-    prompts = _prompts(suite, cases, request.prompts)
-    content = {subject.id: _content(subject) for case in cases for subject in case.subjects}
-    return Selection(suite, tuple(cases), prompts, content)
-
-
-def _prompts(suite: Suite, cases: Sequence[Case], wanted: str) -> dict[str, tuple[Prompt, ...]]:
-    """The first N of each case, or of those named the ones that each case has."""
-    had = {case.id: _in_turn(suite.prompts(case)) for case in cases}
-    for case in cases:
-        for prompt in had[case.id]:
-            if prompt.subjects != len(case.subjects):
-                wrong = f"names {prompt.subjects} subjects, {case.id} has {len(case.subjects)}"
-                raise UserError(f"suite '{suite.name}': prompt '{prompt.id}' {wrong}")
-    if wanted.isdecimal():
-        chosen = {name: tuple(prompts[: int(wanted)]) for name, prompts in had.items()}
-    else:
-        every = {prompt.id: prompt for prompts in had.values() for prompt in prompts}
-        names = [prompt.id for prompt in _choose(list(every.values()), wanted, "prompt")]
-        chosen = {name: tuple(p for n in names for p in prompts if p.id == n) for name, prompts in had.items()}
-    for name, prompts in chosen.items():
-        if not prompts:
-            raise UserError(f"suite '{suite.name}' has no prompt for {name}, or --prompts names none of them")
-    return chosen
-
-
-def _content(subject: Subject) -> str:
-    """UserError without a picture, or with one that cannot be read."""
-    if not subject.references:
-        raise UserError(f"subject '{subject.id}' has no reference images")
-    pictures = [*subject.references, *subject.held_out]
-    for picture in pictures:
-        open_image(picture)
-    return digest(subject.class_noun, len(subject.references), [path_digest(picture) for picture in pictures])
-
-
 def metric_config(request: Request, name: str) -> Any:
     """A metric's configuration with the request's settings. `UserError` for one that it does not have."""
-    return build_config(METRICS.load(name).config_class, _settings(request, name), name)
+    return build_config(METRICS.load(name).config_class, settings_of(request, name), name)
 
 
 def make_plan(request: Request, selection: Selection) -> Plan:
     """Every sample of the run with its key. Imports the methods, loads no weights."""
     base = load_base(request.base)
     metrics = tuple(METRICS.load(name)(metric_config(request, name), selection.suite) for name in request.metrics)
-    methods = tuple(_plan_method(name, request, selection, base) for name in request.methods)
+    asked = [(one, False) for one in request.asked]
+    if request.draws_floor:
+        asked.insert(0, (Asked(FLOOR), True))
+    methods = tuple(
+        _plan_pictures(one, request, selection) if one.pictures else _plan_method(one, request, selection, base, floor)
+        for one, floor in asked
+    )
     return Plan(request, base, selection, methods, metrics)
 
 
-def _plan_method(name: str, request: Request, selection: Selection, base: Base) -> MethodPlan:
-    method_class = METHODS.load(name)
-    config = build_config(method_class.config_class, _settings(request, name), name)
+def _plan_method(asked: Asked, request: Request, selection: Selection, base: Base, floor: bool) -> MethodPlan:
+    name, method_class = asked.name, asked.load()
+    config = build_config(method_class.config_class, settings_of(request, name), name)
     weights = tuple(method_class.weights(config, base)) if hasattr(method_class, "weights") else ()
+    weights += asked.own_files
     abilities = Abilities.of(method_class)
     code_version = f"{version('umm-bench')}/{abilities.version}"
     made_from = [
@@ -224,7 +132,8 @@ def _plan_method(name: str, request: Request, selection: Selection, base: Base) 
     samples = []
     for case in selection.cases:
         # The subject's name is a part too: it goes into the seeds of fine-tunes.
-        parts = [(subject.id, selection.content[subject.id]) for subject in case.subjects]
+        worse = version_of(request.degrade)
+        parts = [(subject.id, selection.content[subject.id] + worse) for subject in case.subjects]
         targets = parts if abilities.setup_for == "subject" else [parts] * len(parts)
         setup_keys = tuple(digest("setup", made_from, target) for target in targets)
         for prompt in selection.prompts[case.id]:
@@ -242,7 +151,38 @@ def _plan_method(name: str, request: Request, selection: Selection, base: Base) 
                     seed,
                 )
                 samples.append(Sample(key, setup_keys, case, prompt, index, seed, refusal))
-    return MethodPlan(name, method_class, config, code_version, weights, abilities, tuple(samples))
+    return MethodPlan(name, method_class, config, code_version, weights, abilities, tuple(samples), floor=floor)
+
+
+def _plan_pictures(asked: Asked, request: Request, selection: Selection) -> MethodPlan:
+    """Samples whose pictures are in a folder, or are not, which is a failed one."""
+    assert asked.pictures is not None
+    suite, folder = selection.suite, asked.pictures
+    config = build_config(PicturesConfig, settings_of(request, asked.name), asked.name)
+    found = find_pictures(folder, suite, selection.prompts, request.images_per_prompt)
+    drawn = {case for case, _, _ in found.files}
+    single_only = not any(len(case.subjects) > 1 and case.id in drawn for case in selection.cases)
+    samples = []
+    for case in selection.cases:
+        parts = [(subject.id, selection.content[subject.id]) for subject in case.subjects]
+        for prompt in selection.prompts[case.id]:
+            for index in range(request.images_per_prompt):
+                picture = found.files.get((case.id, prompt.id, index))
+                made_from = ["pictures", asked.name, path_digest(picture) if picture else "missing"]
+                key = digest("sample", made_from, suite.name, suite.version, parts, prompt.template, index)
+                refusal = None
+                if picture is None and single_only and len(case.subjects) > 1:
+                    refusal = Refusal("skipped", SINGLE_ONLY)
+                elif picture is None:
+                    refusal = Refusal("failed", f"no such picture in {folder}")
+                seed = sample_seed(request.seed, case.id, prompt.id, index)
+                nothing = ("",) * len(case.subjects)
+                samples.append(Sample(key, nothing, case, prompt, index, seed, refusal, picture))
+    abilities = Abilities("subject", None, 1)
+    return MethodPlan(
+        asked.name, PicturesConfig, config, f"pictures/{abilities.version}", (folder,), abilities, tuple(samples),
+        finished=True, left_out=tuple(f"{asked.name}: {line}" for line in found.told()),
+    )  # fmt: skip
 
 
 def _refusal(
@@ -260,10 +200,12 @@ def inputs_digest(request: Request, selection: Selection, base: Base, watched: S
 
     A run whose last complete execution had this digest has nothing left to do.
     """
-    modules = [METHODS.target(name) for name in request.methods]
+    modules = [asked.module for asked in request.asked if asked.module]
     modules += [METRICS.target(name) for name in request.metrics] + [SUITES.target(request.suite)]
+    modules += [METHODS.target(FLOOR)] if request.draws_floor else []
     packages = sorted({"umm_bench", *(target.partition(":")[0].partition(".")[0] for target in modules)})
-    weights = [path_digest(path) if path.exists() else "missing" for path in watched]
+    own = [path for asked in request.asked for path in asked.own_files]
+    weights = [path_digest(path) if path.exists() else "missing" for path in dict.fromkeys([*watched, *own])]
     code = [_code_digest(package) for package in packages]
     return digest(request.run_id, selection.fingerprint, base.fingerprint, weights, code)
 
@@ -277,32 +219,5 @@ def _code_digest(package: str) -> str:
     return digest([path_digest(file) for file in files])
 
 
-def _settings(request: Request, owner: str) -> dict[str, str]:
+def settings_of(request: Request, owner: str) -> dict[str, str]:
     return {key: value for name, key, value in request.settings if name == owner}
-
-
-def _in_turn(prompts: Sequence[Prompt]) -> list[Prompt]:
-    """One prompt of each kind, then a second of each, and so on: any first N cover the kinds evenly."""
-    queues: dict[str, list[Prompt]] = {}
-    for prompt in prompts:
-        queues.setdefault(prompt.kind, []).append(prompt)
-    turns = [(turn, prompt) for queue in queues.values() for turn, prompt in enumerate(queue)]
-    return [prompt for _, prompt in sorted(turns, key=lambda pair: pair[0])]
-
-
-def _choose(items: Sequence[T], wanted: str, noun: str) -> list[T]:
-    """The first N items or the named ones."""
-    if wanted.isdecimal():
-        return list(items[: int(wanted)])
-    known = {item.id: item for item in items}
-    chosen = []
-    for name in dict.fromkeys(name.strip() for name in wanted.split(",") if name.strip()):
-        if name not in known:
-            hint = did_you_mean(name, list(known))
-            raise UserError(f"the suite has no {noun} '{name}'{hint}; it has {len(known)}: {_some(list(known))}")
-        chosen.append(known[name])
-    return chosen
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")

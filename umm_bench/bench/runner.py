@@ -17,10 +17,13 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from atomic import whole_file
+from umm_bench.bench.degrade import shown_to_methods
 from umm_bench.bench.measure import Measured
-from umm_bench.bench.plan import MethodPlan, Plan, Sample, Selection
+from umm_bench.bench.plan import MethodPlan, Plan, Sample
+from umm_bench.bench.selection import Selection
 from umm_bench.bench.store import Store
 from umm_bench.errors import UserError
+from umm_bench.images import open_image
 from umm_bench.methods import Case, Subject
 from umm_bench.metrics.base import ScoredSample, is_for
 
@@ -51,7 +54,8 @@ class Unmakeable(Exception):
 def record(plan: Plan, store: Store) -> None:
     """Which samples the run consists of, made or not, which are refused, and the protocols of its scores so far."""
     run_id = plan.request.run_id
-    store.replace_of_run("run_samples", run_id, [{"sample_key": key} for key in plan.sample_keys])
+    rows = [{"sample_key": sample.key, "floor": method.floor} for method in plan.methods for sample in method.samples]
+    store.replace_of_run("run_samples", run_id, rows)
     refused = [
         _undrawn(method, sample, sample.refusal.status, "plan", sample.refusal.reason)
         for method in plan.methods
@@ -74,6 +78,12 @@ def record_references(run_id: str, selection: Selection, store: Store) -> None:
         store.set_references(run_id, subject.id, _paths(subject.references), _paths(subject.held_out))
 
 
+def forget_failed(plan: Plan, store: Store) -> None:
+    """What failed while it was set up or drawn is missing again."""
+    for stage in ("setup", "generate"):
+        store.replace_undrawn(plan.sample_keys, [], stage)
+
+
 def missing_samples(plan: Plan, store: Store) -> dict[str, list[Sample]]:
     """By method, the samples that lack their row or their image and have not failed before."""
     finished = store.finished_samples(plan.sample_keys) | store.undrawn(plan.sample_keys).keys()
@@ -93,13 +103,22 @@ def generate(plan: Plan, store: Store, batch_size: int = 4) -> Iterator[Event]:
     for method_plan in plan.methods:
         if not missing[method_plan.name]:
             continue
+        if method_plan.finished:
+            for sample in missing[method_plan.name]:
+                yield Event(done, f"{method_plan.name}, {sample.case.id}")
+                try:
+                    bring_in(method_plan, sample, plan, store)
+                except Unmakeable as failure:
+                    _fail(method_plan, [sample], failure, store)
+                done += 1
+            continue
         yield Event(done, f"{method_plan.name}, loading")
         plan.base.pipeline()  # here, so that loading it counts in nobody's seconds
         method = method_plan.method_class(plan.base, method_plan.config, plan.request.generation)
         setups = Setups(method, method_plan, store)
         for _, group in groupby(missing[method_plan.name], key=lambda sample: sample.case.id):
             samples = list(group)
-            case = samples[0].case
+            case = shown_to_methods(samples[0].case, plan.request.degrade, store.folder / "degraded")
             yield Event(done, f"{method_plan.name}, setting up {case.id}")
             try:
                 states = setups.of(case, samples[0].setup_keys)
@@ -111,7 +130,7 @@ def generate(plan: Plan, store: Store, batch_size: int = 4) -> Iterator[Event]:
             for _, same_prompt in groupby(samples, key=lambda sample: sample.prompt.id):
                 for batch in _batches(list(same_prompt), batch_size):
                     try:
-                        draw(method, method_plan, states, batch, plan, store)
+                        draw(method, method_plan, states, case, batch, plan, store)
                     except Unmakeable as failure:
                         _fail(method_plan, batch, failure, store)
                     done += len(batch)
@@ -182,17 +201,47 @@ def _told(directory: Path) -> dict[str, float]:
 
 
 def draw(
-    method: Any, method_plan: MethodPlan, states: Sequence[Any], batch: Sequence[Sample], plan: Plan, store: Store
+    method: Any,
+    method_plan: MethodPlan,
+    states: Sequence[Any],
+    case: Case,
+    batch: Sequence[Sample],
+    plan: Plan,
+    store: Store,
 ) -> None:
-    """Images of one case and prompt, saved before their rows are: a row always has its image."""
-    case, prompt = batch[0].case, batch[0].prompt
+    """Images of one prompt, and of one case as the method is shown it, kept with their rows."""
+    prompt = batch[0].prompt
     with _failing("generate", method_plan.name, f"{case.id}, prompt {prompt.id}"):
         with Measured() as cost:
             images = method.generate(states, case, prompt, [sample.seed for sample in batch])
         if len(images) != len(batch):
             raise ValueError(f"{len(images)} images for {len(batch)} seeds")
+    _keep(method_plan, batch, images, plan, store, cost)
+
+
+def bring_in(method_plan: MethodPlan, sample: Sample, plan: Plan, store: Store) -> None:
+    """A finished picture is kept as a drawn one is, without costs."""
+    assert sample.picture is not None
+    with _failing("generate", method_plan.name, f"{sample.case.id}, prompt {sample.prompt.id}"):
+        image = open_image(sample.picture)
+    _keep(method_plan, [sample], [image], plan, store, None)
+
+
+def _keep(
+    method_plan: MethodPlan,
+    batch: Sequence[Sample],
+    images: Sequence[Image.Image],
+    plan: Plan,
+    store: Store,
+    cost: Measured | None,
+) -> None:
+    """Images are saved before their rows are: a row always has its image."""
     # Before the first image is there: a kill in between must not leave it with the scores of one that was lost.
     store.forget_scores([sample.key for sample in batch])
+    config = {**asdict(method_plan.config)}
+    if not method_plan.finished:
+        config |= {"generation": asdict(plan.request.generation)}
+        config |= {"degrade": plan.request.degrade} if plan.request.degrade else {}
     rows = []
     for sample, image in zip(batch, images, strict=True):
         path = f"samples/{sample.key}.png"
@@ -200,13 +249,13 @@ def draw(
         rows.append(
             {
                 **_asked(method_plan, sample),
-                "config_json": {**asdict(method_plan.config), "generation": asdict(plan.request.generation)},
-                "base": plan.request.base,
+                "config_json": config,
+                "base": None if method_plan.finished else plan.request.base,
                 "suite": plan.selection.suite.name,
-                "method_prompt": prompt.text(method_plan.words(case)),
+                "method_prompt": sample.prompt.text(method_plan.words(sample.case)),
                 "path": path,
-                "seconds": cost.seconds / len(batch),
-                "peak_mb": cost.peak_mb,
+                "seconds": cost.seconds / len(batch) if cost else None,
+                "peak_mb": cost.peak_mb if cost else None,
                 "code_version": method_plan.code_version,
             }
         )

@@ -53,7 +53,11 @@ create table if not exists undrawn (
     stage text,                    -- 'plan', 'setup', 'generate': where it ended
     reason text
 );
-create table if not exists run_samples (run_id text, sample_key text, primary key (run_id, sample_key));
+create table if not exists run_samples (
+    run_id text, sample_key text,
+    floor boolean default false,   -- drawn by plain SD as the floor of the scale, not as a method of the run
+    primary key (run_id, sample_key)
+);
 create table if not exists scores (
     sample_key text, metric text, protocol text,
     subject text default '',       -- which of the sample's subjects it is about; '' for the whole image
@@ -83,15 +87,21 @@ create table if not exists comparisons (
 create table if not exists concept_counts (
     corpus text, concept text, count bigint, primary key (corpus, concept)
 );
+"""
+
+VIEWS = """
 create or replace view run_results as
     select run_id, sample_key, samples.method, case_id, subject_count, scores.subject, prompt_id, prompt_kind, prompt,
-           image_index, seed, metric, protocol, value, explanation, metadata_json, samples.path
+           image_index, seed, metric, protocol, value, explanation, metadata_json, samples.path, floor
     from run_samples join samples using (sample_key) join scores using (sample_key)
          join run_protocols using (run_id, metric, protocol);
 -- One run only: averaging over runs would mix settings and count shared samples twice.
 create or replace view results as
     select * from run_results where run_id = (select run_id from runs order by executed desc limit 1);
 """
+
+# What came to this version since it began; a file that has it is left as it is.
+ADDED = "alter table run_samples add column if not exists floor boolean default false"
 
 # Every sample had one subject, and every score but that of the words and of the background was about it.
 FROM_1 = """
@@ -136,6 +146,8 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
             raise UserError(f"{path} was made by a later version (schema {found}, this one knows {VERSION}); update")
         elif found == 0:
             _create(connection)
+        else:
+            connection.execute(f"{ADDED};{VIEWS}")
     except BaseException as error:
         connection.close()
         if isinstance(error, duckdb.Error):
@@ -154,7 +166,7 @@ def version_of(connection: duckdb.DuckDBPyConnection) -> int:
 
 
 def _create(connection: duckdb.DuckDBPyConnection) -> None:
-    connection.execute(SCHEMA)
+    connection.execute(SCHEMA + VIEWS)
     connection.execute("insert into schema_version values (?)", [VERSION])
 
 

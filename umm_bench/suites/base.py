@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 from PIL import Image
 
+from umm_bench.errors import UserError
 from umm_bench.methods import Case, Prompt, Subject
 from umm_bench.registry import Registry
 
@@ -40,6 +41,8 @@ class Suite(Protocol):
     """Made as `Suite(path)`: a folder, or None for the suite's own default. Importing one loads no model.
 
     UserError where the folder is not such a suite, in one line that says which file and what is wrong with it.
+    `omitted`, optional: what the folder has and the suite leaves out, a line each with its reason; complete once all
+    prompts were asked for.
     """
 
     name: ClassVar[str]
@@ -65,3 +68,15 @@ class Suite(Protocol):
 
     def concept_counts(self) -> Mapping[str, int]:
         """How often each class occurs in the base's training corpus; empty when nobody knows."""
+
+
+def load_suite(name: str, path: str | None = None) -> Suite:
+    """UserError for an unknown name, a folder that is not there, and one that is not such a suite."""
+    suite_class = SUITES.load(name)
+    if path is not None and not Path(path).is_dir():
+        raise UserError(f"--suite-path {path}: there is no such folder")
+    return suite_class(Path(path) if path is not None else None)
+
+
+def omitted(suite: Suite) -> list[str]:
+    return list(getattr(suite, "omitted", ()))

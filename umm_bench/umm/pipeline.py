@@ -156,7 +156,7 @@ class UMMPipeline(StableDiffusionPipeline):
         # as encode_prompt does: a textual inversion of several vectors is several tokens
         prompt = [self.maybe_convert_prompt(text, self.tokenizer) for text in prompt]
         length, device = h_y_NLD.shape[1], h_y_NLD.device
-        masks_SNL = subject_masks(self.tokenizer, prompt, [subject.words for subject in subjects], length).to(device)
+        masks_SNL = subject_masks(self.tokenizer, prompt, subjects, length).to(device)
         drawn = [branch for branch in branches if branch]
         if not drawn:
             return {TEXT: h_y_NLD}
@@ -204,7 +204,7 @@ class UMMPipeline(StableDiffusionPipeline):
     ) -> Any:
         """Generates images; arguments that are not listed mean what they mean in StableDiffusionPipeline.
 
-        prompt: one text or a list; each contains every subject's phrase once.
+        prompt: one text or a list; each contains every subject's phrase once, or more often where it says which.
         subjects: images and the words they stand for, e.g. `Subject(image, "dog")` or a list; none makes plain SD.
         alpha: in [0, 1], how far the prediction with the images counts against the one from the text alone; a
             number, a list stretched over the steps, or a function of the progress in [0, 1). 0 is

@@ -24,10 +24,11 @@ from umm_bench.umm.tiue import find_phrase, fuse_hidden_states, place_words, rea
 class Subject:
     """Images and the words of the prompt that they stand for.
 
-    `image` is one reference or a list of them, whose embeddings are averaged. `phrase` occurs once in the prompt and
-    may span several words; a style is a subject too: `Subject(picture, "<image>")` with "a dog in the style of
-    <image>". `alpha`, a number or a schedule, overrides the call's. `embeds` [E] or [n, E], image embeddings made
-    before, or a `card` replace `image`; a card's own phrase is used where none is given.
+    `image` is one reference or a list of them, whose embeddings are averaged. `phrase` may span several words; a style
+    is a subject too: `Subject(picture, "<image>")` with "a dog in the style of <image>". Where the prompt has the
+    phrase more than once, `occurrence`, from 1, says which one is meant: "a dog next to a dog" may be two subjects.
+    `alpha`, a number or a schedule, overrides the call's. `embeds` [E] or [n, E], image embeddings made before, or a
+    `card` replace `image`; a card's own phrase is used where none is given.
     """
 
     image: ImageInput | Sequence[ImageInput] | None = None
@@ -35,6 +36,7 @@ class Subject:
     alpha: Schedule | None = None
     embeds: Tensor | None = None
     card: SubjectCard | None = None
+    occurrence: int | None = None
 
     @property
     def words(self) -> str:
@@ -42,15 +44,16 @@ class Subject:
         return self.phrase or (self.card.phrase if self.card is not None else "")
 
 
-def subject_masks(tokenizer: CLIPTokenizer, prompts: Sequence[str], phrases: Sequence[str], length: int) -> Tensor:
+def subject_masks(tokenizer: CLIPTokenizer, prompts: Sequence[str], subjects: Sequence[Subject], length: int) -> Tensor:
     """Where each subject's tokens are in each prompt, [S, N, length].
 
     Raises UserError for a phrase that a prompt lacks, repeats or cuts off, and for phrases that overlap.
     """
-    masks_SNL = torch.zeros(len(phrases), len(prompts), length, dtype=torch.bool)
+    masks_SNL = torch.zeros(len(subjects), len(prompts), length, dtype=torch.bool)
     for n, prompt in enumerate(prompts):
-        for s, phrase in enumerate(phrases):
-            masks_SNL[s, n, list(find_phrase(tokenizer, prompt, phrase))] = True
+        for s, subject in enumerate(subjects):
+            positions = find_phrase(tokenizer, prompt, subject.words, subject.occurrence)
+            masks_SNL[s, n, list(positions)] = True
         if (masks_SNL[:, n].sum(dim=0) > 1).any():
             raise UserError(f'two subjects share words of the prompt "{prompt}"')
     return masks_SNL

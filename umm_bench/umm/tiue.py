@@ -111,10 +111,10 @@ def cut_off(tokenizer: CLIPTokenizer, text: str) -> str:
     return text[offsets[tokenizer.model_max_length - 1][0] :] if len(offsets) > tokenizer.model_max_length else ""
 
 
-def find_phrase(tokenizer: CLIPTokenizer, prompt: str, phrase: str) -> tuple[int, ...]:
-    """Token positions of `phrase`, whole words in any letter case and Unicode form, anywhere in `prompt`.
+def phrase_spans(prompt: str, phrase: str) -> list[tuple[int, int]]:
+    """Where `phrase` is in `prompt`, as (start, end) in characters: whole words in any letter case and Unicode form.
 
-    Raises UserError when the prompt lacks the phrase, has it more than once, or is cut before its end.
+    Raises UserError for an empty phrase.
     """
     if not phrase.strip():
         raise UserError("the subject's phrase is empty; name the words of the prompt that the image stands for")
@@ -122,15 +122,27 @@ def find_phrase(tokenizer: CLIPTokenizer, prompt: str, phrase: str) -> tuple[int
     words = [{unicodedata.normalize(form, word) for form in ("NFC", "NFD")} | {word} for word in phrase.split()]
     pattern = r"\s+".join(f"(?:{'|'.join(map(re.escape, sorted(forms)))})" for forms in words)
     pattern = rf"(?<![\w\u0300-\u036f]){pattern}(?![\w\u0300-\u036f])"
-    matches = list(re.finditer(pattern, prompt, flags=re.IGNORECASE))
-    if not matches:
+    return [match.span() for match in re.finditer(pattern, prompt, flags=re.IGNORECASE)]
+
+
+def find_phrase(tokenizer: CLIPTokenizer, prompt: str, phrase: str, occurrence: int | None = None) -> tuple[int, ...]:
+    """Token positions of `phrase`, as `phrase_spans` finds it, anywhere in `prompt`.
+
+    `occurrence`, from 1, says which one is meant where the prompt has it more than once. Raises UserError when the
+    prompt lacks the phrase or that occurrence, has it more than once and none is given, or is cut before its end.
+    """
+    spans = phrase_spans(prompt, phrase)
+    if not spans:
         raise UserError(f'the prompt "{prompt}" does not contain the subject "{phrase}"')
-    if len(matches) > 1:
+    if occurrence is None and len(spans) > 1:
         raise UserError(
-            f'the prompt "{prompt}" contains the subject "{phrase}" {len(matches)} times; '
-            "give a longer phrase that occurs once"
+            f'the prompt "{prompt}" contains the subject "{phrase}" {len(spans)} times; '
+            "give a longer phrase that occurs once, or say which one is meant"
         )
-    return span_positions(tokenizer, prompt, *matches[0].span())
+    place = 1 if occurrence is None else occurrence
+    if not 0 < place <= len(spans):
+        raise UserError(f'the prompt "{prompt}" has no occurrence {place} of "{phrase}"; it has {len(spans)}')
+    return span_positions(tokenizer, prompt, *spans[place - 1])
 
 
 def place_words(words_BKD: Tensor, mask_BL: Tensor, residual: bool = False) -> Tensor:

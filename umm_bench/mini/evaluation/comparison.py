@@ -18,7 +18,8 @@ from rich.console import Console
 
 from figures import Figure, emit
 from umm_bench.bench import runner
-from umm_bench.bench.plan import Plan, Request, make_plan, select
+from umm_bench.bench.plan import Plan, make_plan
+from umm_bench.bench.selection import Request, select
 from umm_bench.bench.statistics import PairKey, mean_interval, paired_effect
 from umm_bench.bench.store import Store
 from umm_bench.cli.arguments import Parser, file_name, whole
