@@ -6,7 +6,7 @@ SUBJECT+REFERENCE+NUMBER+PROMPT.png with the prompt's text.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class PicturesConfig:
     """Nothing to set: the pictures are there."""
 
 
-def find_pictures(folder: Path, suite: Suite, wanted: dict[str, Sequence[Prompt]], images_per_prompt: int) -> Found:
+def find_pictures(folder: Path, suite: Suite, wanted: Mapping[str, Sequence[Prompt]], images_per_prompt: int) -> Found:
     """The pictures of `folder` by sample, those that are not asked for by (case id, prompts) among the foreign ones."""
     cases = {case.id: case for case in [*(Case((subject,)) for subject in suite.subjects()), *suite.pairs()]}
     files = sorted(p for p in folder.rglob("*") if p.is_file() and not _hidden(p.relative_to(folder)))
