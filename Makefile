@@ -15,9 +15,10 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PY) $(PIP) -c constraints.txt -e ".[dev]"
 	touch $@
 
-bench: $(INSTALLED) ## mine a small corpus, run UMM against DreamBooth: leaderboard, DuckDB, HTML report
-	$(PY) -m curation.build --source laion
-	$(PY) -m umm_bench.run --methods umm,dreambooth
+bench: $(INSTALLED) ## mine a small corpus, run UMM against DreamBooth, Textual Inversion and SD, on subjects and pairs: leaderboard, DuckDB, HTML report
+	$(PY) -m curation.build --source laion --limit 200
+	$(PY) -m umm_bench.run --methods sd,textual_inversion,dreambooth,umm --subjects 4 --pairs 2 --prompts 3 \
+		--set dreambooth.steps=100 --set textual_inversion.steps=150
 
 test: $(INSTALLED) ## the tests
 	$(PY) -m pytest

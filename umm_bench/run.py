@@ -18,7 +18,7 @@ from pathlib import Path
 from rich.console import Console
 
 from umm_bench.base import load_base
-from umm_bench.bench import degrade, runner
+from umm_bench.bench import runner
 from umm_bench.bench.conclusions import conclude
 from umm_bench.bench.leaderboard import show_leaderboard
 from umm_bench.bench.plan import inputs_digest, make_plan, metric_config
@@ -31,6 +31,7 @@ from umm_bench.cli.progress import Tracker
 from umm_bench.errors import UserError
 from umm_bench.methods import METHODS, Generation
 from umm_bench.metrics.base import METRICS
+from umm_bench.suites import degrade
 from umm_bench.suites.base import SUITES, omitted
 
 OMITTED_SHOWN = 3
@@ -228,7 +229,12 @@ def _parser() -> Parser:
     parser.add_argument("--prompts", default=defaults.prompts, help=number)
     parser.add_argument("--references", type=whole(1), help="pictures of a subject that methods see (default: all)")
     parser.add_argument("--degrade", choices=degrade.KINDS, help="worsens what methods see, not what is scored against")
-    parser.add_argument("--no-floor", dest="floor", action="store_false", help="plain SD draws only where asked for")
+    parser.add_argument(
+        "--floor",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="plain SD draws all cases too, as the floor",
+    )
     parser.add_argument("--retry-failed", action="store_true", help="try again what failed before")
     parser.add_argument("--images-per-prompt", type=whole(1, 100_000), default=defaults.images_per_prompt)
     parser.add_argument("--seed", type=SEED, default=defaults.seed)

@@ -12,14 +12,14 @@ from typing import Any, Literal
 
 from umm_bench.base import Base, load_base
 from umm_bench.bench.asked import Asked
-from umm_bench.bench.degrade import version_of
-from umm_bench.bench.pictures import PicturesConfig, find_pictures
 from umm_bench.bench.selection import FLOOR, Request, Selection
 from umm_bench.configs import build_config
 from umm_bench.methods import METHODS, Abilities, Case, Prompt
 from umm_bench.metrics.base import METRICS, Metric
 from umm_bench.seeding import digest, path_digest, sample_seed
 from umm_bench.suites.base import SUITES
+from umm_bench.suites.degrade import version_of
+from umm_bench.suites.finished import PicturesConfig, find_pictures
 
 SINGLE_ONLY = "single subject only"
 

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 from PIL import Image
 
 from atomic import whole_file
-from umm_bench.bench.degrade import shown_to_methods
 from umm_bench.bench.measure import Measured
 from umm_bench.bench.plan import MethodPlan, Plan, Sample
 from umm_bench.bench.selection import Selection
@@ -26,6 +25,7 @@ from umm_bench.errors import UserError
 from umm_bench.images import open_image
 from umm_bench.methods import Case, Subject
 from umm_bench.metrics.base import ScoredSample, is_for
+from umm_bench.suites.degrade import shown_to_methods
 
 logger = logging.getLogger(__name__)
 
