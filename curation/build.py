@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from curation.arguments import Parser, number, printable
 from curation.config import BuildConfig
 from curation.errors import UserError
 from curation.runner import BuildResult, Plan, export, make_plan, read_result, run
@@ -27,7 +28,7 @@ HOW_TO_NAME_LAION = (
 
 
 def parse_arguments(argv: Sequence[str] | None) -> BuildConfig:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m curation.build",
         description="Mine (image, caption) rows into grounded subject-caption pairs. Resumes by itself.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
@@ -39,7 +40,7 @@ def parse_arguments(argv: Sequence[str] | None) -> BuildConfig:
             groups[about["group"]] = parser.add_argument_group(about["group"])
         groups[about["group"]].add_argument(
             f"--{f.name.replace('_', '-')}",
-            type=about["kind"],
+            type=printable if about["kind"] is str else number(about["kind"]),
             default=argparse.SUPPRESS if f.default is None else f.default,  # the help names what there is to name
             choices=about["choices"] or None,
             help=about["help"].replace("%", "%%"),

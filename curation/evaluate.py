@@ -26,6 +26,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from curation.arguments import Parser, number, printable, printable_path
 from curation.config import BuildConfig
 from curation.defaults import default
 from curation.errors import UserError
@@ -167,15 +168,19 @@ def default_corpus(size: int | None, seed: int) -> Path:
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m curation.evaluate", description=__doc__)
-    parser.add_argument("--input", type=Path, help="corpus with a truth folder; left out, the default corpus")
-    parser.add_argument("--size", type=int, help="rows of the default corpus")
-    parser.add_argument("--detector", help="GroundingDINO checkpoint; left out, the default one")
-    parser.add_argument("--box-threshold", type=float, help="left out, the checkpoint's operating point")
-    parser.add_argument("--clip", help="CLIP that scores crops, as in curation.build; left out, none does")
-    parser.add_argument("--min-clip-score", type=float, default=BuildConfig.min_clip_score)
-    parser.add_argument("--device", default="auto")
-    parser.add_argument("--csv", type=Path, help="also write the curve over the threshold here, and a plot beside it")
+    parser = Parser(prog="python -m curation.evaluate", description=__doc__)
+    parser.add_argument("--input", type=printable_path, help="corpus with a truth folder; left out, the default corpus")
+    parser.add_argument("--size", type=number(int), help="rows of the default corpus")
+    parser.add_argument("--detector", type=printable, help="GroundingDINO checkpoint; left out, the default one")
+    parser.add_argument("--box-threshold", type=number(float), help="left out, the checkpoint's operating point")
+    parser.add_argument(
+        "--clip", type=printable, help="CLIP that scores crops, as in curation.build; left out, none does"
+    )
+    parser.add_argument("--min-clip-score", type=number(float), default=BuildConfig.min_clip_score)
+    parser.add_argument("--device", type=printable, default="auto")
+    parser.add_argument(
+        "--csv", type=printable_path, help="also write the curve over the threshold here, and a plot beside it"
+    )
     parser.add_argument(
         "--tune",
         action="store_true",
@@ -235,15 +240,15 @@ def show(title: str, scores: Mapping[str, Score]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = parse_arguments(argv)
     os.environ.setdefault("TQDM_DISABLE", "1")  # transformers' own bars
-    config = BuildConfig(
-        device=arguments.device,
-        box_threshold=arguments.box_threshold,
-        clip=arguments.clip,
-        min_clip_score=arguments.min_clip_score,
-    )
     try:
+        arguments = parse_arguments(argv)
+        config = BuildConfig(
+            device=arguments.device,
+            box_threshold=arguments.box_threshold,
+            clip=arguments.clip,
+            min_clip_score=arguments.min_clip_score,
+        )
         detector = arguments.detector or default("detector")
         (tune if arguments.tune else evaluate)(arguments, config, detector)
     except (UserError, OSError) as error:

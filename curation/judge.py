@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import random
 import sys
 import time
@@ -23,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from curation.arguments import Parser, printable_path
 from curation.config import BuildConfig
 from curation.errors import Rejected, UserError
 from curation.language.captions import clean_caption
@@ -82,14 +84,20 @@ def extract(caption: str, refused: str | None, extractor: PhraseExtractor, confi
 
 
 def read_captions(path: Path) -> list[str]:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     from curation.sources.dialects import map_columns
 
-    if not path.is_file():
+    if not os.path.isfile(path):  # False for a name too long, too
         raise UserError(f"--captions {path}: no such file; name a LAION list (parquet)")
-    column = map_columns(pq.read_schema(path).names)["caption"]
-    return [caption or "" for caption in pq.read_table(path, columns=[column])[column].to_pylist()]
+    try:
+        column = map_columns(pq.read_schema(path).names).get("caption")
+        if column is None:
+            raise UserError(f"--captions {path} has no column of captions")
+        return [str(caption or "") for caption in pq.read_table(path, columns=[column])[column].to_pylist()]
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"--captions {path} is no parquet file ({str(error).splitlines()[0]})") from None
 
 
 def clean(captions: Sequence[str], config: BuildConfig) -> Iterator[str]:
@@ -144,15 +152,17 @@ def shares(judged: Judgement) -> list[Figure]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m curation.judge", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--captions", type=Path, help="LAION list (parquet): print the rate over its captions too")
+    parser.add_argument(
+        "--captions", type=printable_path, help="LAION list (parquet): print the rate over its captions too"
+    )
     parser.add_argument("--sample", action="store_true", help="print rows of --captions to be judged, and nothing else")
     parser.add_argument("--json", action="store_true", help="one figure a line")
-    arguments = parser.parse_args(argv)
     config = BuildConfig()
     try:
+        arguments = parser.parse_args(argv)
         if arguments.sample and arguments.captions is None:
             raise UserError("--sample draws from --captions; name a LAION list (parquet)")
         captions = read_captions(arguments.captions) if arguments.captions is not None else []

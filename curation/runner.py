@@ -78,10 +78,6 @@ def make_plan(config: BuildConfig, grounder: Grounder | None = None) -> Plan:
     Raises:
         UserError: no such source, input or detector; the output folder is another build's, or no build's.
     """
-    for name in ("limit", "rows_per_shard", "batch_size", "fetch_workers", "workers"):
-        value = getattr(config, name)
-        if value is not None and value < 1:
-            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {value}")
     found = open_source(config).shards()
     limited: list[tuple[Shard, int | None]] = (
         [(shard, None) for shard in found] if config.limit is None else first_rows(found, config.limit)

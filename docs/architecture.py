@@ -22,7 +22,7 @@ LAYERS: tuple[dict[str, str], ...] = (
     # __init__ only). A room imports itself and rooms of lower layers.
     {
         "figures, atomic": "figures atomic",
-        "curation: ground": "curation.errors curation.config curation.records curation.defaults",
+        "curation: ground": "curation.errors curation.config curation.records curation.defaults curation.arguments",
         "umm_bench: ground": "umm_bench.errors umm_bench.images umm_bench.seeding umm_bench.weights "
         "umm_bench.registry umm_bench.configs",
     },

@@ -118,6 +118,8 @@ def read_manifest(root: Path) -> dict[str, Any] | None:
         return json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise UserError(f"--output {root}: cannot read there ({error.strerror}); choose another folder") from None
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); choose another --output") from None
 

@@ -1,8 +1,5 @@
 """Any input of a command ends in a result, or in one line with exit code 2."""
 
-import contextlib
-import io
-from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,6 +7,7 @@ import torch
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
+from tests.fuzz.ending import ends_well
 from tests.fuzz.odd import names, numbers, options, texts
 from tests.umm.conftest import make_umm, picture
 from umm_bench import base, run, sample, train
@@ -17,20 +15,6 @@ from umm_bench.errors import UserError
 from umm_bench.mini import family, pretrain
 from umm_bench.mini.world import corpus
 from umm_bench.umm import Subject, SubjectCard, UMMPipeline
-
-
-def ends_well(outcomes: Counter[str], command, words: list[str]) -> None:
-    """Runs a command and counts how it ends. Anything but 0, or 2 with one line at the end, fails."""
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        try:
-            code = command(words)
-        except SystemExit as end:  # --help
-            code = end.code
-    errors = [line for line in err.getvalue().splitlines() if line.startswith("error: ")]
-    assert code in (0, 2), (code, words, err.getvalue())
-    assert len(errors) == (code == 2) and "Traceback" not in err.getvalue(), (words, err.getvalue())
-    outcomes["results" if code == 0 else " ".join(errors[0].split()[1:4])] += 1
 
 
 @pytest.fixture(scope="module")
