@@ -73,6 +73,8 @@ def _parser() -> Parser:
     add("--depth", type=whole(0, 64), default=run.depth, help="hidden layers of the MLP")
     add("--residual", action="store_true",
         help="the pseudo word is added to the subject's own words; best with --head-rate 1")  # fmt: skip
+    add("--distill", type=SHARE, default=run.distill,
+        help="part of the target that the generator itself predicts from the whole caption")  # fmt: skip
     add("--seed", type=SEED, default=run.seed)
     add("--checkpoint-every", type=whole(), default=500, help="steps between checkpoints")
 
@@ -260,7 +262,7 @@ def command(args: argparse.Namespace) -> None:
         _check_outputs(args, cache)
     accelerator.wait_for_everyone()
     config = _from(TrainConfig, args, mixed_precision=choose_precision(args.mixed_precision, accelerator.device.type))
-    encode = _from(EncodeConfig, args, augmentation=_from(Augmentation, args))
+    encode = _from(EncodeConfig, args, augmentation=_from(Augmentation, args), whole_captions=args.distill > 0)
     pipe = load_umm(load_base(args.base), None, args.image_encoder).to(accelerator.device)
     if args.gradient_checkpointing:
         pipe.unet.enable_gradient_checkpointing()

@@ -43,7 +43,7 @@ def in_the_middle(scene):
     return len(scene.objects) == 1 and abs(x0 + x1 - 1) < 0.1 and abs(y0 + y1 - 1) < 0.1 and max(x1 - x0, y1 - y0) > 0.6
 
 
-def test_a_varied_corpus_has_the_same_concepts_large_in_the_middle_and_in_looks_that_no_caption_says(tmp_path):
+def test_a_varied_corpus_has_the_same_concepts_large_in_the_middle_and_in_more_looks(tmp_path):
     centred, looked, said = [0, 0], [0, 0], [0, 0]
     for i in range(60):
         for k, varied in enumerate((False, True)):
@@ -54,7 +54,7 @@ def test_a_varied_corpus_has_the_same_concepts_large_in_the_middle_and_in_looks_
             looked[k] += len(worn)
             said[k] += sum(look.describe(o.concept) in o.phrase for o, look in worn)
     assert centred[1] > 1.3 * centred[0] and looked[1] > 2 * looked[0] > 10
-    assert said[1] == 0 and 0.6 * looked[0] < said[0] < looked[0]
+    assert all(0.6 * worn < told < worn for worn, told in zip(looked, said, strict=True))
     corpus.build(tmp_path / "a", 2, varied=True)
     corpus.build(tmp_path / "b", 2)
     kept = [json.loads((tmp_path / name / "corpus.json").read_text())["varied"] for name in "ab"]

@@ -41,7 +41,8 @@ _PIXELS_AT_ONCE = 2**20
 class EncodeConfig:
     """How pairs become tensors. `views` references of each pair are drawn with `augmentation`; `head_rate` of
     the captions name the subject by its noun alone; `dtype` is that of the kept tensors ("float32" repeats
-    uncached training bit by bit, "float16" takes half the disk).
+    uncached training bit by bit, "float16" takes half the disk). `whole_captions` keeps what the uncut caption says as
+    well, for `TrainConfig.distill`.
     """
 
     views: int = 4
@@ -49,11 +50,14 @@ class EncodeConfig:
     augmentation: Augmentation = field(default_factory=Augmentation)
     dtype: str = "float16"
     chunk_size: int = 128
+    whole_captions: bool = False
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Cached tensors of B pairs, on the CPU, in float32."""
+    """Cached tensors of B pairs, on the CPU, in float32; `h_whole_BLD` are the uncut captions' hidden states, and
+    `cut_B` says where a caption is another than that: both only where `EncodeConfig.whole_captions` asked for them.
+    """
 
     mean_BCHW: Tensor
     std_BCHW: Tensor
@@ -61,6 +65,8 @@ class Batch:
     h_y_BLD: Tensor
     input_ids_BL: Tensor
     mask_BL: Tensor
+    h_whole_BLD: Tensor | None = None
+    cut_B: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -140,7 +146,7 @@ def _encode_chunk(
     height, width = (sample_size, sample_size) if isinstance(sample_size, int) else sample_size
     size = (width * pipe.vae_scale_factor, height * pipe.vae_scale_factor)
     skipped: Counter[str] = Counter()
-    captions, masks, targets, views = [], [], [], []
+    captions, whole, masks, targets, views = [], [], [], [], []
     for pair in chunk:
         # the row's own seed: its views do not depend on its place in the data
         rng = np.random.default_rng(int(pair.digest[:16], 16))
@@ -157,14 +163,16 @@ def _encode_chunk(
             skipped["unreadable image"] += 1
             continue
         captions.append(caption)
+        whole.append(pair.caption)
         masks.append([position in positions for position in range(length)])
         targets.append(target)
         views += [config.augmentation.view(crop, rng) for _ in range(config.views)]
     if not captions:
         return {}, skipped
-    input_ids = tokenizer(
-        captions, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-    ).input_ids
+    input_ids, whole_ids = (
+        tokenizer(texts, padding="max_length", max_length=length, truncation=True, return_tensors="pt").input_ids
+        for texts in (captions, whole)
+    )
     pixels = pipe.image_processor.preprocess(targets).to(device, pipe.vae.dtype)
     at_once = min(16, max(1, _PIXELS_AT_ONCE // (size[0] * size[1])))
     posteriors = [pipe.vae.encode(part).latent_dist for part in pixels.split(at_once)]
@@ -179,6 +187,9 @@ def _encode_chunk(
         "input_ids": input_ids.to(torch.int32),
         "mask": torch.tensor(masks),
     }
+    if config.whole_captions:
+        said = [pipe.text_encoder(part.to(device))[0] for part in whole_ids.split(64)]
+        tensors |= {"h_whole": torch.cat(said).to(kept), "cut": (input_ids != whole_ids).any(1)}
     return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, skipped
 
 
@@ -218,4 +229,6 @@ class EncodedPairs:
             h_y_BLD=stack("h_y").float(),
             input_ids_BL=stack("input_ids").long(),
             mask_BL=stack("mask"),
+            h_whole_BLD=stack("h_whole").float() if "h_whole" in self.shapes else None,
+            cut_B=stack("cut") if "cut" in self.shapes else None,
         )

@@ -41,6 +41,9 @@ class TrainConfig:
     embedding is zeroed, which teaches the word for "no image" (the UNet is frozen, so dropping the text as
     well would train nothing). `mixed_precision` "bf16" keeps the frozen models in bfloat16 and the MLP in
     float32; "no" leaves the pipeline as it is. `residual` adds the pseudo word to the subject's own words.
+    `distill` in [0, 1] is how much of the target is, where a caption was cut to the subject's noun, what the generator
+    itself predicts given the whole caption: the picture is to say what the words did. It has none of the noise of a
+    single picture's target, and never more than the words could say; it costs a forward pass.
     """
 
     steps: int = 2000
@@ -59,6 +62,7 @@ class TrainConfig:
     hidden_dim: int = 1024
     depth: int = 2
     residual: bool = False
+    distill: float = 0.0
 
     def rows_per_step(self, processes: int = 1) -> int:
         return self.batch_size * self.gradient_accumulation_steps * processes
@@ -236,19 +240,44 @@ def umm_loss(
     read_BL = read_positions(pipe, input_ids_BL, mask_BL)
     h_r_BnD = rearranged_hidden_states(pipe.text_encoder, input_ids_BL, mask_BL, words_BLD, read_BL, added_BL)
     h_u_BLD = fuse_hidden_states(h_y_BLD, h_r_BnD.to(h_y_BLD.dtype), read_BL)
-    return denoising_loss(pipe, schedule, z_0_BCHW, h_u_BLD, draws, config.min_snr_gamma)
+    taught = None
+    if config.distill:
+        if batch.h_whole_BLD is None or batch.cut_B is None:
+            raise UserError("distill needs pairs that were encoded with whole_captions")
+        # what the caption says is of no use where the image is dropped or the caption says nothing more
+        share_B = config.distill * (batch.cut_B & keep_B).float()
+        taught = batch.h_whole_BLD.to(device), share_B.to(device)
+    return denoising_loss(pipe, schedule, z_0_BCHW, h_u_BLD, draws, config.min_snr_gamma, taught)
 
 
 def denoising_loss(
-    pipe: UMMPipeline, schedule: DDPMScheduler, z_0_BCHW: Tensor, h_BLD: Tensor, draws: Draws, min_snr_gamma: float
+    pipe: UMMPipeline,
+    schedule: DDPMScheduler,
+    z_0_BCHW: Tensor,
+    h_BLD: Tensor,
+    draws: Draws,
+    min_snr_gamma: float,
+    taught: tuple[Tensor, Tensor] | None = None,
 ) -> Tensor:
-    """The mean over B of || eps - eps_theta(z_t, t, h) ||^2, or of v, weighted by min-SNR."""
+    """The mean over B of || eps - eps_theta(z_t, t, h) ||^2, or of v, weighted by min-SNR.
+
+    `taught` are other hidden states [B, L, D] and a share [B]: so much of the target is the prediction given those.
+    """
     dtype, device = pipe.unet.dtype, pipe.unet.device
     eps_BCHW, t_B = draws.eps_NCHW.to(device), draws.t_N.to(device)
     z_t_BCHW = schedule.add_noise(z_0_BCHW, eps_BCHW, t_B)
-    prediction_BCHW = pipe.unet(z_t_BCHW.to(dtype), t_B, encoder_hidden_states=h_BLD.to(dtype), return_dict=False)[0]
+
+    def predicted(states_BLD: Tensor) -> Tensor:
+        return pipe.unet(z_t_BCHW.to(dtype), t_B, encoder_hidden_states=states_BLD.to(dtype), return_dict=False)[0]
+
+    prediction_BCHW = predicted(h_BLD)
     is_v = schedule.config.prediction_type == "v_prediction"
     target_BCHW = schedule.get_velocity(z_0_BCHW, eps_BCHW, t_B) if is_v else eps_BCHW
+    if taught is not None:
+        h_taught_BLD, share_B = taught
+        with torch.no_grad():
+            told_BCHW = predicted(h_taught_BLD).float()
+        target_BCHW = torch.lerp(target_BCHW, told_BCHW, share_B[:, None, None, None])
     error_B = F.mse_loss(prediction_BCHW.float(), target_BCHW, reduction="none").flatten(1).mean(dim=1)
     return (min_snr_weight(schedule.alphas_cumprod.to(device)[t_B], min_snr_gamma, is_v) * error_B).mean()
 

@@ -51,10 +51,11 @@ DIRT: dict[str, float] = {
     "bad_encoding": 0.01,
     "empty_caption": 0.01,
 }
-# Scenes for the pairs of a TIUE: they stand as those of its generator's training do, and are in looks that only the
-# picture tells, because the caption does not.
-VARIED = functools.partial(scenes.compose, posed=0.9, as_usual=0.6, recolored=0.0, looked=0.9, said=0.0)
+# Scenes for the pairs of a TIUE: they stand as those of its generator's training do, and most are in looks. Training
+# cuts captions to the noun, so that the picture alone tells; what they say can still teach (`--distill`).
+VARIED = functools.partial(scenes.compose, posed=0.9, as_usual=0.6, recolored=0.0, looked=0.9, said=0.9)
 PLAIN = functools.partial(scenes.compose, looked=0.3, said=0.8)
+WORLD = 3  # goes up when the same row comes to be another picture or caption
 DEFAULT_SIZE = 480
 SHARD = 120
 PIXELS = 96
@@ -190,7 +191,7 @@ def _truth(r: Row) -> dict[str, Any]:
 
 def build(folder: Path, size: int, seed: int = 0, varied: bool = False) -> Path:
     """Write a corpus of `size` rows to `folder`, whole or not at all; nothing is done when it is there and whole."""
-    asked = {"size": size, "seed": seed, "varied": varied}
+    asked = {"world": WORLD, "size": size, "seed": seed, "varied": varied}
     if not is_whole(folder, asked):
         with whole_folder(folder, lambda there: is_whole(there, asked)) as unfinished:
             _write(unfinished, asked)
