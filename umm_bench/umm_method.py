@@ -104,10 +104,13 @@ def load_umm(base: Base, tiue: str | None, image_encoder: str = "") -> "UMMPipel
     import torch
 
     from umm_bench.umm import UMMPipeline, load_tiue
+    from umm_bench.umm.checkpoint import check_encoder
 
     sd = base.pipeline()
     location = image_encoder_location(base, image_encoder)
     encoder = load_image_encoder(location)
+    if tiue is not None:
+        check_encoder(Path(tiue_location(base, tiue)), encoder)
     pipe = UMMPipeline.from_pipe(
         sd,
         image_encoder=encoder.eval().requires_grad_(False),

@@ -385,3 +385,12 @@ def test_a_part_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         family.publish(_Line(), tmp_path, runs, shipped=False)
     assert (tmp_path / "model" / "a").read_text() == "old"
+
+
+def test_what_a_checkpoint_differs_in_is_said(tmp_path):
+    _run(tmp_path / "a", stop=5)
+    state = tmp_path / "a" / "checkpoint" / "state.json"
+    state.write_text(state.read_text().replace('"name"', '"former": 3, "name"', 1))
+    with pytest.raises(UserError) as refused:
+        _run(tmp_path / "a", dataclasses.replace(CONFIG, learning_rate=0.1))
+    assert f"learning_rate={CONFIG.learning_rate} (now 0.1), former=3 (now gone)" in str(refused.value)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from umm_bench.errors import UserError
 from umm_bench.methods import Case
 from umm_bench.metrics.base import ScoredSample
 from umm_bench.metrics.identity import Identity, IdentityConfig
@@ -102,3 +103,10 @@ def test_identity_has_a_row_for_each_part(suite, tmp_path):
     assert told["teal-fox", "identity"] == told["teal-fox", "look_pattern"] == told["", "background"] == 1
     assert told["red-house", "drawing"] == told["red-house", "look_main"] == 1
     assert told["red-house", "identity"] == told["red-house", "look_second"] == 0
+
+
+def test_a_suite_of_an_earlier_world_says_what_to_do(tmp_path):
+    (tmp_path / "subjects.json").write_text("[]")
+    (tmp_path / "prompts.json").write_text("[]")
+    with pytest.raises(UserError, match="earlier world, without pairs; leave the folder out"):
+        MiniSuite(tmp_path)

@@ -15,7 +15,7 @@ from tests.umm.conftest import make_umm, row
 from umm_bench.errors import UserError
 from umm_bench.umm import TIUE
 from umm_bench.umm import encoded as encoding
-from umm_bench.umm.checkpoint import STATE_FILE, load_state, run_identity, save_state
+from umm_bench.umm.checkpoint import STATE_FILE, check_encoder, load_state, run_identity, save_state
 from umm_bench.umm.encoded import EncodeConfig, EncodedPairs, encode_pairs, tokenizer_digest
 from umm_bench.umm.frozen import FrozenConvolutions
 from umm_bench.umm.pairs import read_pairs, subject_caption, target_image
@@ -400,3 +400,15 @@ def test_the_target_may_be_what_the_generator_makes_of_the_whole_caption(umm, pa
     bare = dataclasses.replace(batch, h_whole_BLD=None, cut_B=None)
     with pytest.raises(UserError, match="whole_captions"):
         umm_loss(umm, tiue, schedule, bare, draws, dataclasses.replace(config, distill=1.0))
+
+
+def test_a_tiue_is_not_given_what_another_image_encoder_sees(umm, encoded, identity, tmp_path):
+    (state,) = train(umm, encoded, dataclasses.replace(CONFIG, steps=1), initial_state(umm, CONFIG))
+    save_state(tmp_path / "tiue", state, CONFIG, identity)
+    check_encoder(tmp_path / "tiue", umm.image_encoder)
+    other = deepcopy(umm.image_encoder)
+    next(other.parameters()).data += 1e-3
+    with pytest.raises(UserError, match="another image encoder"):
+        check_encoder(tmp_path / "tiue", other)
+    (tmp_path / "tiue" / STATE_FILE).unlink()  # as it ships
+    check_encoder(tmp_path / "tiue", other)

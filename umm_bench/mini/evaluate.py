@@ -26,8 +26,8 @@ EVALUATIONS: dict[str, tuple[str, ...]] = {
     "scoring_clip": ("embedders:scoring_clip", "recognisers:scoring_clip"),
     "encoder": ("embedders:encoder", "recognisers:encoder"),
     "detector": ("detector:figures",),
-    "sd": ("generator:figures", "looks:words"),
-    "tiue": ("subjects:figures", "looks:kept"),
+    "sd": ("generator:figures", "looks:words", "pairs:words"),
+    "tiue": ("subjects:figures", "looks:kept", "alpha:figures", "pairs:subjects"),
     "checker": ("truth:figures",),
 }
 

@@ -101,6 +101,10 @@ def _read(path: Path) -> dict[str, dict[str, Any]]:
     try:
         return {entry["id"]: entry for entry in json.loads(path.read_text(encoding="utf-8"))}
     except FileNotFoundError as error:
-        raise UserError(f"{path.parent} is no mini suite: {path.name} is missing") from error
+        earlier = path.name == "pairs.json" and (path.parent / "subjects.json").is_file()
+        what = (
+            "is a suite of an earlier world, without pairs" if earlier else f"is no mini suite: {path.name} is missing"
+        )
+        raise UserError(f"{path.parent} {what}; leave the folder out, and this version makes its own") from error
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{path} does not read as a list of entries with ids: {error}") from error

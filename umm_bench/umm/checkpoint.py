@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -66,6 +67,20 @@ def save_state(folder: Path, state: TrainState, config: TrainConfig, identity: d
         os.replace(file, folder / file.name)
     staging.rmdir()
     os.replace(unfinished, folder / STATE_FILE)
+
+
+def check_encoder(folder: Path, image_encoder: torch.nn.Module) -> None:
+    """Raises UserError where a training in `folder` left the TIUE there, and its image encoder was another."""
+    try:
+        with safe_open(folder / STATE_FILE, framework="pt") as file:
+            known = json.loads(file.metadata()["identity"]).get("image encoder")
+    except LOAD_ERRORS:  # most TIUEs come without it
+        return
+    if known is not None and known != weights_digest(image_encoder):
+        raise UserError(
+            f"the TIUE in {folder} was trained with another image encoder than this one, whose embeddings mean nothing "
+            "to it; give that one (--image-encoder), or train the TIUE again (umm_bench.train)"
+        )
 
 
 def load_state(folder: Path, pipe: UMMPipeline, config: TrainConfig, identity: dict[str, str]) -> TrainState:

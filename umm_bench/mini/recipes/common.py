@@ -274,6 +274,17 @@ def _damaged(folder: Path, error: Exception) -> str:
     return f"{folder} is damaged ({first_line(error)}); remove it to start anew, or restore it"
 
 
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
+    """What a checkpoint was made with that is otherwise now: a setting, or one that an earlier version did not know."""
+    was, now = ({**fingerprint.get("recipe", {}), **fingerprint} for fingerprint in (old, new))
+    changed = [
+        f"{name}={was.get(name, 'nothing')} (now {now.get(name, 'gone')})"
+        for name in dict.fromkeys([*now, *was])
+        if name != "recipe" and was.get(name) != now.get(name)
+    ]
+    return f"was made with {', '.join(changed[:4])}{' and more' if len(changed) > 4 else ''}"
+
+
 def fit(
     recipe: Recipe, config: TrainConfig, folder: Path, runtime: Runtime = Runtime()
 ) -> Generator[Progress, None, None]:
@@ -299,7 +310,8 @@ def fit(
         state, files = _read_checkpoint(checkpoint)
         if state["fingerprint"] != fingerprint:
             raise UserError(
-                f"{checkpoint} was made with {state['fingerprint']}; resume with that or choose another folder"
+                f"{checkpoint} {_difference(state['fingerprint'], fingerprint)}; train on as that was "
+                "begun, or remove it (or name another --folder) to begin anew"
             )
         if state["step"] > config.steps:
             raise UserError(f"{checkpoint} has {state['step']} steps already, more than the {config.steps} asked for")
