@@ -10,6 +10,10 @@ from typing import NoReturn
 
 from curation.errors import UserError
 
+# in bytes; file systems know no longer ones
+LONGEST_NAME = 255
+LONGEST_PATH = 4000
+
 
 class Parser(argparse.ArgumentParser):
     """Raises UserError where argparse would print its whole usage; parse where those are caught."""
@@ -36,9 +40,11 @@ def number(kind: type) -> Callable[[str], float]:
 
 
 def printable(text: str) -> str:
-    """Text that can be encoded, and a path that can be opened: no lone surrogates, no NUL."""
-    if "\0" in text or (not text.isascii() and text.encode(errors="ignore").decode() != text):
+    """Text that can be encoded, and be a path: no lone surrogates, no NUL, no name that is too long."""
+    if "\0" in text or text.encode(errors="ignore").decode() != text:
         raise argparse.ArgumentTypeError(f"must be text in UTF-8 without NUL, not {text[:60]!a}")
+    if len(text.encode()) > LONGEST_PATH or any(len(name) > LONGEST_NAME for name in text.encode().split(b"/")):
+        raise argparse.ArgumentTypeError(f"must be shorter: {text[:40]!a} goes on for {len(text)} characters")
     return text
 
 

@@ -45,9 +45,11 @@ class Stem(Generic[Content]):
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """(what is before the last dot of the last part, the suffix in lower case)."""
+    """(what is before the last dot of the last part, the suffix in lower case); a name without a dot has none."""
     folder, slash, last = name.rpartition("/")
-    stem, _, suffix = last.rpartition(".")
+    stem, dot, suffix = last.rpartition(".")
+    if not dot:
+        return name, ""
     return f"{folder}{slash}{stem}", suffix.strip().lower()
 
 

@@ -102,7 +102,7 @@ class TarShard:
     def _member(
         self, tar: tarfile.TarFile, member: tarfile.TarInfo, contents: bool
     ) -> tuple[str, Content] | BadRow | None:
-        name = member.name.removeprefix("./")
+        name = member.name.removeprefix("./").rstrip("/")
         if member.isdir() or is_hidden(name):
             return None
         if not member.isfile():

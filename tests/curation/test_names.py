@@ -13,6 +13,7 @@ import pytest
 from curation.errors import UserError
 from curation.output.tally import Tally
 from curation.records import BadRow, Sample
+from curation.sources.names import is_picture, split_name
 from tests.curation.conftest import encoded, picture, write_tar
 from tests.curation.rows import read, reasons, write_table
 
@@ -260,3 +261,9 @@ def test_the_law_is_checked():
         broken.row_reasons["x"], broken.phrase_reasons["y"] = 2, 1
         with pytest.raises(UserError, match=r"a\.tar: \d"):
             broken.check("a.tar", rows)
+
+
+def test_a_name_without_a_dot_has_no_suffix():
+    names = {"jpg": ("jpg", ""), "a.b/jpg": ("a.b/jpg", ""), "a/b.JPG": ("a/b", "jpg")}
+    assert {name: split_name(name) for name in names} == names
+    assert not is_picture("png") and not is_picture("x/txt")
