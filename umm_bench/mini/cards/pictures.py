@@ -1,4 +1,4 @@
-"""The pictures of the mini family's card: uncurated samples, and accuracy against rarity."""
+"""The pictures of the mini family's card: uncurated samples, accuracy against rarity, and what alpha trades."""
 
 from __future__ import annotations
 
@@ -60,6 +60,35 @@ def rarity_plot(points: Sequence[Sequence[float]], slope: float) -> str:
     marks.append(
         f'<text transform="translate(13 {height / 2:.0f}) rotate(-90)" text-anchor="middle">concept right</text>'
     )
+    body = "\n".join(marks)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
+        f'font-family="sans-serif" font-size="11" fill="#333">\n{body}\n</svg>\n'
+    )
+
+
+def alpha_plot(points: Sequence[Sequence[float]]) -> str:
+    """An SVG: what is kept of the subject and of the prompt against alpha; points (alpha, look, prompt)."""
+    width, height, left, bottom, top, right = 460, 260, 52, 42, 14, 14
+
+    def at(alpha: float, share: float) -> str:
+        x = left + alpha * (width - left - right)
+        return f"{x:.1f},{height - bottom - share * (height - bottom - top):.1f}"
+
+    marks = [f'<rect width="{width}" height="{height}" fill="#fff"/>']
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        x, y = at(0, share).split(",")
+        marks.append(f'<line x1="{x}" x2="{width - right}" y1="{y}" y2="{y}" stroke="#ddd"/>')
+        marks.append(f'<text x="{float(x) - 6:.1f}" y="{float(y) + 4:.1f}" text-anchor="end">{share:g}</text>')
+    for alpha in (0, 0.2, 0.4, 0.6, 0.8, 1):
+        x, y = at(alpha, 0).split(",")
+        marks.append(f'<text x="{x}" y="{float(y) + 16:.1f}" text-anchor="middle">{alpha:g}</text>')
+    for column, colour, dash, name in ((1, "#1a5f9e", "none", "look"), (2, "#b3372f", "5 3", "concept and background")):
+        line = " ".join(at(point[0], point[column]) for point in points)
+        marks.append(f'<polyline fill="none" stroke="{colour}" stroke-dasharray="{dash}" points="{line}"/>')
+        x, y = at(points[-1][0], points[-1][column]).split(",")
+        marks.append(f'<text x="{x}" y="{float(y) - 6:.1f}" text-anchor="end" fill="{colour}">{name}</text>')
+    marks.append(f'<text x="{(left + width) / 2:.0f}" y="{height - 8}" text-anchor="middle">alpha</text>')
     body = "\n".join(marks)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '

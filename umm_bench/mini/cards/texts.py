@@ -156,7 +156,7 @@ MODELS: dict[str, Model] = {
         "word, as in E4T (2302.12228), rather than put in its place. Trained by `umm_bench.train` on pairs mined by "
         "`curation.build`; all else stayed frozen.",
         'from umm_bench.umm import load_tiue\n\ntiue = load_tiue("{folder}")',
-        ("tiue.",),
+        ("tiue.", "pairs."),
         "It fits this family's text and image encoders only. The picture is the concept as the generator usually draws "
         "it, in colours nearer to the reference's and now and then with another outline; the very drawing is rare. A "
         "style reference changes the picture but does not give it the style. (Both seen, not measured.)",

@@ -19,13 +19,13 @@ from typing import Any
 
 from umm_bench.cli.commands import quiet_libraries, run_command
 from umm_bench.mini import family
-from umm_bench.mini.cards.pictures import contact_sheet, rarity_plot
+from umm_bench.mini.cards.pictures import alpha_plot, contact_sheet, rarity_plot
 from umm_bench.mini.cards.texts import CHECKER, MODELS, NOT_SEEN, SCENES, STUDIES
 from umm_bench.mini.measured import read_figures
 
 CARD = Path(__file__).parents[1] / "MODEL_CARD.md"
 PICTURES = Path(__file__).parents[3] / "docs" / "mini"
-SAMPLES, RARITY, SUBJECTS = "samples.webp", "rarity.svg", "subjects.webp"
+SAMPLES, RARITY, SUBJECTS, ALPHA = "samples.webp", "rarity.svg", "subjects.webp", "alpha.svg"
 
 Figures = dict[str, dict[str, Any]]
 
@@ -159,6 +159,7 @@ def family_card(figures: Figures, pictures: Path = PICTURES) -> str:
             "64 frequent concepts, in the order of their frequency, one fixed seed each, not selected.",
         ),
         (RARITY, "Rarity", "Plain SD's concept accuracy against how often a concept was there to be learnt."),
+        (ALPHA, "What alpha trades", "UMM on held-out looks, from text alone to the image's most."),
         (
             SUBJECTS,
             "Six held-out subjects",
@@ -186,6 +187,10 @@ def write_cards(names: Sequence[str], samples: bool = True, pictures: Path = PIC
         pictures.mkdir(parents=True, exist_ok=True)
         written.append(pictures / RARITY)
         written[-1].write_text(rarity_plot(row["points"], row["value"]), encoding="utf-8")
+    if row := figures.get("tiue.alpha_gain"):
+        pictures.mkdir(parents=True, exist_ok=True)
+        written.append(pictures / ALPHA)
+        written[-1].write_text(alpha_plot(row["points"]), encoding="utf-8")
     written.append(card)
     card.write_text(family_card(figures, pictures), encoding="utf-8")
     return written
