@@ -65,7 +65,9 @@ create table if not exists scores (
     primary key (sample_key, metric, protocol, subject)
 );
 create table if not exists run_protocols (
-    run_id text, metric text, protocol text, primary key (run_id, metric)
+    run_id text, metric text, protocol text,
+    lower_is_better boolean default false,
+    primary key (run_id, metric)
 );
 create table if not exists unscored (
     sample_key text, metric text, protocol text,
@@ -84,6 +86,7 @@ create table if not exists set_scores (
     value double, low double, high double,
     samples integer,               -- pictures of the method that it is about
     cases integer,                 -- the clusters of the interval
+    lower_is_better boolean default false,
     primary key (run_id, method, metric, subject_count)
 );
 create table if not exists failures (
@@ -124,6 +127,7 @@ create or replace view results as
 # The columns that came to this version since it began; a file that has them is left as it is.
 ADDED = """
 alter table run_samples add column if not exists floor boolean default false;
+alter table run_protocols add column if not exists lower_is_better boolean default false;
 alter table summaries add column if not exists floor double;
 alter table summaries add column if not exists ceiling double;
 """
