@@ -107,6 +107,8 @@ def _print_tables(
     console: Console, rows: Sequence[str], columns: Sequence[str], cells: dict[tuple[str, str], str]
 ) -> None:
     """One table, or as many as it takes for none to be wider than the terminal."""
+    if not rows:
+        return
     first = max(len(row) for row in ["method", *rows])
     widths = {
         column: 1 + max(Text.from_markup(line).cell_len for row in rows for line in _lines(row, column, cells))

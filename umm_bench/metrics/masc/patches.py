@@ -141,9 +141,7 @@ def _map(model: Any, inputs: Any, stage: int) -> Tensor:
         return states[stage][0].permute(1, 2, 0)
     if "spatial_shapes" in inputs:  # patches are cut already, and padded
         height, width = inputs["spatial_shapes"][0].tolist()
-        hidden = vision(
-            pixel_values=pixels, attention_mask=inputs["pixel_attention_mask"], spatial_shapes=inputs["spatial_shapes"]
-        ).last_hidden_state
+        hidden = getattr(model, "get_image_features", model)(**inputs).last_hidden_state
         return hidden[0, : height * width].reshape(height, width, -1)
     patch = getattr(model.config, "vision_config", model.config).patch_size
     height, width = pixels.shape[-2] // patch, pixels.shape[-1] // patch
