@@ -163,7 +163,7 @@ def test_a_model_that_pools_no_patches_is_refused(world, picture, boxed):
 
 def test_a_subject_that_leaves_no_background_is_a_reason(siglips, picture, monkeypatch):
     monkeypatch.setattr(Detector, "boxes", lambda self, path, phrase: [Box(0, 0, 1, 1, 0.9)])
-    with pytest.raises(ValueError, match="nothing is left of the image beside the fox"):
+    with pytest.raises(ValueError, match="the subject fills the image: 0% of it is left"):
         MascPrompt(MascPromptConfig(str(siglips["siglip"])), None).score([asked(picture[0], picture[1])])
 
 

@@ -342,3 +342,18 @@ def test_a_picture_that_cannot_be_read_names_itself(encoder, pictures, tmp_path)
     (tmp_path / "broken.png").write_bytes(pictures[0].read_bytes()[:60])
     with pytest.raises(UserError, match=r"broken\.png cannot be read as an image"):
         Dino(DinoConfig(encoder), None).score([sample(tmp_path / "broken.png", pictures)])
+
+
+def test_on_the_mini_suite_patches_tell_a_subject_from_others():
+    """Each drawing is found again in another picture of itself sooner than in any of another subject."""
+    metric = Masc(MascConfig(), MiniSuite())
+    subjects = MiniSuite().subjects()[:5]
+    for subject in subjects:
+        alone = replace(subject, references=subject.references[:1])
+        own = value(metric, ScoredSample("k", subject.references[1], Case((alone,)), PROMPT, 0))
+        others = [
+            value(metric, ScoredSample("k", other.references[1], Case((alone,)), PROMPT, 0))
+            for other in subjects
+            if other is not subject
+        ]
+        assert own > max(others)

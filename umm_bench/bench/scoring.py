@@ -116,9 +116,7 @@ def _scores(metric: Metric, batch: Sequence[ScoredSample]) -> tuple[list[Score],
         raise
     except Exception as error:
         if len(batch) == 1:
-            # As with methods: what is no mistake of the user's may be a bug, which somebody will want to find.
-            known = isinstance(error, UserError)
-            logger.warning("%s, %s: %s", metric.name, batch[0].path, error, exc_info=None if known else error)
+            _log(metric, str(batch[0].path), error)
             return [], {batch[0].key: reason_of(error)}
         parts = [_scores(metric, [sample]) for sample in batch]
         return [row for rows, _ in parts for row in rows], {k: why for _, failed in parts for k, why in failed.items()}
@@ -136,8 +134,8 @@ def _ceilings(plan: Plan) -> list[dict[str, Any]]:
                 ceiling = metric.ceiling(subject)
             except Unusable:
                 raise
-            except UserError as error:
-                logger.warning("%s, the ceiling of %s: %s", metric.name, subject.id, error)
+            except Exception as error:
+                _log(metric, f"the ceiling of {subject.id}", error)
                 continue
             if ceiling is not None:
                 rows.append(
@@ -163,9 +161,15 @@ def _set_scores(plan: Plan, samples: Sequence[ScoredSample]) -> list[dict[str, A
     metrics: list[Any] = [metric for metric in plan.metrics if hasattr(metric, "score_set")]
     for metric in metrics:
         for (method, count), group in groups.items():
-            usable = metric.usable(group)
-            cases = [sample.case.id for sample in usable]
-            interval = jackknife_interval(usable, cases, metric.score_set, seed=plan.request.seed)
+            try:
+                usable = metric.usable(group)
+                cases = [sample.case.id for sample in usable]
+                interval = jackknife_interval(usable, cases, metric.score_set, seed=plan.request.seed)
+            except Unusable:
+                raise
+            except Exception as error:
+                _log(metric, f"the set of {method}", error)
+                continue
             if interval is not None:
                 rows.append(
                     {
@@ -182,6 +186,12 @@ def _set_scores(plan: Plan, samples: Sequence[ScoredSample]) -> list[dict[str, A
                     }
                 )
     return rows
+
+
+def _log(metric: Any, what: str, error: Exception) -> None:
+    # As with methods: what is no mistake of the user's may be a bug, which somebody will want to find.
+    known = isinstance(error, UserError)
+    logger.warning("%s, %s: %s", metric.name, what, error, exc_info=None if known else error)
 
 
 def _of_samples(plan: Plan) -> list[Any]:

@@ -41,7 +41,7 @@ class Detector(Encoder):
 
     def boxes(self, path: Path, phrase: str) -> list[Box]:
         """UserError for a picture that cannot be read."""
-        rows = self.memory(f"boxes of {phrase}").of(path, lambda: self._find(path, phrase))
+        rows = self.memory("boxes").of(path, lambda: self._find(path, phrase), phrase)
         return [Box(*(float(value) for value in row)) for row in rows]
 
     def edges(self, path: Path, phrase: str) -> list[tuple[int, int, int, int]]:

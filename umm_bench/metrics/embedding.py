@@ -74,7 +74,7 @@ class Encoder:
         return load_part(AutoImageProcessor, self.location, backend="pil")
 
     def memory(self, what: str) -> Memory:
-        """Where features of this model are remembered; `what` says which ones, and all that they depend on."""
+        """Where features of this model are remembered; `what` says which ones."""
         if what not in self._memories:
             key = digest(FEATURES_VERSION, type(self).__name__, self.fingerprint, what)
             self._memories[what] = Memory(key)
@@ -89,7 +89,7 @@ class Encoder:
 
     def crop(self, path: Path, edges: tuple[int, int, int, int]) -> np.ndarray:
         """Embedding [D] of a part of an image file: left, top, right, bottom in pixels."""
-        return self.memory(f"crop {edges}").of(path, lambda: self.embed(open_image(path).crop(edges)))
+        return self.memory("crop").of(path, lambda: self.embed(open_image(path).crop(edges)), str(edges))
 
     def embed(self, image: Image.Image) -> np.ndarray:
         """Embedding [D] of an RGB image, remembered nowhere."""

@@ -1,7 +1,8 @@
 """Features of pictures, computed once: kept on disk by the picture's content and by what computed them.
 
 Nothing in the folder is needed: what is missing, damaged or of another encoder is computed again. An entry is a
-safetensors file, `<encoder>/<content>.safetensors`, with the features and a digest of them.
+safetensors file, `<encoder>/<content>.safetensors`, with the features and a digest of them; the name of one that is of
+a part of the picture says of which.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from safetensors.numpy import load, save
 
 from atomic import whole_file
 from umm_bench.errors import UserError
+from umm_bench.seeding import digest
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ class FeatureCache:
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             logger.warning("%s cannot be read and is computed again: %s", path, error)
             return None
-        if found != _digest(encoder, content, features):
+        if found != _checksum(encoder, content, features):
             logger.warning("%s is damaged and is computed again", path)
             return None
         return features
@@ -58,7 +60,7 @@ class FeatureCache:
     def write(self, encoder: str, content: str, features: np.ndarray) -> None:
         """A folder that cannot be written to costs time, not the run."""
         features = np.ascontiguousarray(features)
-        digest = np.frombuffer(_digest(encoder, content, features), np.uint8)
+        digest = np.frombuffer(_checksum(encoder, content, features), np.uint8)
         data, path = save({"features": features, "digest": digest}), self._path(encoder, content)
         try:
             with whole_file(path) as unfinished:
@@ -115,9 +117,11 @@ class Memory:
         self._arrays: OrderedDict[str, np.ndarray] = OrderedDict()
         self._bytes = 0
 
-    def of(self, picture: Path, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """The features of a picture's content, `compute()` where nobody has them. UserError where it is not there."""
-        content = content_digest(picture)
+    def of(self, picture: Path, compute: Callable[[], np.ndarray], part: str = "") -> np.ndarray:
+        """The features of a picture's content, or of a part of it; `compute()` where nobody has them. UserError where
+        it is not there.
+        """
+        content = content_digest(picture) + (f"-{digest(part, length=8)}" if part else "")
         if content in self._arrays:
             self._arrays.move_to_end(content)
             return self._arrays[content]
@@ -149,6 +153,6 @@ def _content(picture: Path, *changed: int) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()[:32]
 
 
-def _digest(encoder: str, content: str, features: np.ndarray) -> bytes:
+def _checksum(encoder: str, content: str, features: np.ndarray) -> bytes:
     named = f"{encoder}\0{content}\0{features.dtype.str}\0{features.shape}\0".encode()
     return hashlib.sha256(named + np.ascontiguousarray(features).tobytes()).digest()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from umm_bench.errors import UserError
 from umm_bench.images import open_image
 from umm_bench.metrics.base import Unusable
 from umm_bench.metrics.detection import Detector
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 HALF = 0.5
 """A patch belongs to what covers so much of it."""
+LEAST_LEFT = 0.05
+"""Of an image: with less of it there is no background to speak of."""
 
 
 @dataclass(frozen=True)
@@ -95,17 +98,19 @@ class PatchEncoder(ClipEncoder):
     def pooled(self, patches: Patches, share_N: np.ndarray) -> np.ndarray:
         """Embedding [D] in the space of texts, as the model pools its own patches, but only of the given shares.
 
-        A head that attends looks at the patches of which more than half is given. UserError where there are none;
-        Unusable for a model that does not pool patches.
+        A head that attends looks at the patches of which more than half is given, a mean over a network's map weighs
+        its cells. UserError where (next to) nothing is given; Unusable for a model that does not pool patches.
         """
         import torch
 
         features = torch.from_numpy(patches.features_ND.astype(np.float32)).to(self.model.device)
         with torch.inference_mode():
             if head := getattr(getattr(self.model, "vision_model", None), "head", None):
+                _check_left(float((share_N > HALF).mean()))
                 # attention over the patches that are left is attention with the others masked
                 return unit(head(features[torch.from_numpy(share_N > HALF)][None]))[0]
             if _is_convolutional(self.model) and hasattr(self.model, "visual_projection"):
+                _check_left(float(share_N.mean()))
                 weights = torch.from_numpy(share_N / share_N.sum()).to(features)
                 return unit(self.model.visual_projection(weights @ features)[None])[0]
         raise Unusable(f"metric model {self.location}: a {self.model.config.model_type} does not pool patches")
@@ -126,6 +131,11 @@ def _tower(location: str) -> Any:
     import umm_bench.mini.towers  # noqa: F401  # registers the mini CLIP's image tower
 
     return load_model(AutoModel, location)
+
+
+def _check_left(share: float) -> None:
+    if share < LEAST_LEFT:
+        raise UserError(f"the subject fills the image: {share:.0%} of it is left")
 
 
 def _is_convolutional(model: Any) -> bool:
