@@ -105,7 +105,7 @@ def _is_finished(request: Request, selection: Selection, store: Store, retry_fai
         for found in store.rows("select sample_key from run_samples where run_id = ?", [request.run_id])
     ]
     undrawn = store.undrawn(keys)
-    if retry_failed and any(row["status"] == "failed" for row in undrawn.values()):
+    if retry_failed and (store.unscored(keys) or any(row["status"] == "failed" for row in undrawn.values())):
         return False
     return len(store.finished_samples(keys) | undrawn.keys()) == len(keys)
 

@@ -45,7 +45,10 @@ def test_a_corrupt_picture_is_one_row_with_its_reason(bench, tmp_path, capsys):
     assert query(tmp_path, "select count(*) from results where metric = 'dino'") == [(3,)]
     assert f"unscored  dino: 1 image (as {broken.stem}): " in capsys.readouterr().out
     broken.write_bytes(content)
-    assert bench("--methods", "painter", "--metrics", "clip_t,identity,dino") == 0
+    again = ["--methods", "painter", "--metrics", "clip_t,dino,identity"]
+    assert bench(*again) == 0
+    assert query(tmp_path, "select count(*) from unscored") == [(2,)]  # the run is finished
+    assert bench(*again, "--retry-failed") == 0
     assert query(tmp_path, "select count(*) from unscored") == [(0,)]
     assert query(tmp_path, "select count(*) from results where metric = 'dino'") == [(4,)]
 

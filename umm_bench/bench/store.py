@@ -110,6 +110,11 @@ class Store:
             )
             self._insert("undrawn", rows)
 
+    def unscored(self, keys: Sequence[str]) -> set[str]:
+        """Those of `keys` that some metric has failed to score."""
+        query = "select distinct sample_key from unscored where status = 'failed' and list_contains(?, sample_key)"
+        return {row["sample_key"] for row in self.rows(query, [list(keys)])}
+
     def replace_unscored(
         self, keys: Sequence[str], metric: str, protocol: str, rows: Sequence[Mapping[str, Any]]
     ) -> None:
