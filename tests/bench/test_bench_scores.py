@@ -112,7 +112,8 @@ def test_floor_and_ceiling_stand_beside_each_mean(bench, tmp_path, floor, capsys
         assert high == pytest.approx((ceiling[metric, "red-fox"] + ceiling[metric, "blue-cup"]) / 2)
     texts = query(tmp_path, "select distinct ceiling from summaries where metric = 'clip_t'")
     assert texts == [(None,)]
-    assert capsys.readouterr().out.count("real images  ") == 2
+    out = capsys.readouterr().out
+    assert out.count("real images  ") == 2 and "…" not in out
 
 
 def test_without_the_floor_no_mean_has_one(bench, tmp_path):
@@ -121,14 +122,17 @@ def test_without_the_floor_no_mean_has_one(bench, tmp_path):
 
 
 def test_a_set_has_one_value_a_method_and_kind_of_case(bench, tmp_path, floor):
-    words = ["--methods", "painter", "--subjects", "3", "--pairs", "1", "--floor", "--set", "painter.shade=40"]
+    words = ["--methods", "painter", "--subjects", "3", "--pairs", "2", "--floor", "--set", "painter.shade=40"]
     assert bench(*words) == 0
     columns = "method, metric, subject_count, samples, cases, low is null, lower_is_better"
     rows = query(tmp_path, f"select {columns} from set_scores order by all")
     assert rows == [
-        ("painter", "prior_kid", 1, 6, 3, False, True),
-        ("painter", "prior_kid", 2, 2, 1, True, True),
+        (method, "prior_kid", count, 2 * cases, cases, cases < 3, True)
+        for method in ("painter", "sd")
+        for count, cases in ((1, 3), (2, 2))
     ]
+    own = query(tmp_path, "select value from set_scores where method = 'sd'")
+    assert [value for (value,) in own] == pytest.approx([0, 0], abs=1e-6)
     before = query(tmp_path, "select value, low, high from set_scores order by subject_count")
     assert bench(*words) == 0
     assert bench(*words, "--retry-failed") == 0

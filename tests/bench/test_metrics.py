@@ -223,18 +223,28 @@ def unit(rows):
     return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def test_the_kernel_distance_is_the_unbiased_one_and_sees_no_order():
+def test_the_kernel_distance_leaves_no_member_to_be_compared_with_its_own_pair():
     random = np.random.default_rng(0)
     ours, theirs = unit(random.normal(size=(12, 5)) + 0.5), unit(random.normal(size=(12, 5)))
 
-    def kernel(a, b):
-        return (a.astype(float) @ b.astype(float).T + 1) ** 3
+    def mean_of_others(a, b):
+        kernel = (a.astype(float) @ b.astype(float).T + 1) ** 3
+        return (kernel.sum() - np.trace(kernel)) / (12 * 11)
 
-    within = [(kernel(x, x).sum() - np.trace(kernel(x, x))) / (12 * 11) for x in (ours, theirs)]
-    assert kernel_distance(ours, theirs) == pytest.approx(sum(within) - 2 * kernel(ours, theirs).mean(), abs=1e-9)
-    assert kernel_distance(ours[::-1].copy(), theirs) == pytest.approx(kernel_distance(ours, theirs), abs=1e-9)
-    alike = [kernel_distance(*unit(np.random.default_rng(s).normal(size=(80, 5))).reshape(2, 40, 5)) for s in range(30)]
-    assert abs(np.mean(alike)) < 0.05 < kernel_distance(ours, theirs)
+    expected = mean_of_others(ours, ours) + mean_of_others(theirs, theirs) - 2 * mean_of_others(ours, theirs)
+    assert kernel_distance(ours, theirs) == pytest.approx(expected, abs=1e-9)
+    assert kernel_distance(ours[::-1], theirs[::-1]) == pytest.approx(expected, abs=1e-9)
+    assert kernel_distance(ours, ours) == pytest.approx(0, abs=1e-9) and expected > 0.05
+
+
+@pytest.mark.parametrize("alike", [0.0, 3.0])
+def test_the_kernel_distance_is_0_on_average_for_one_distribution_however_alike_pairs_are(alike):
+    found = []
+    for seed in range(300):
+        random = np.random.default_rng(seed)
+        common = alike * random.normal(size=(10, 5))
+        found.append(kernel_distance(*(unit(common + random.normal(size=(10, 5))) for _ in range(2))))
+    assert abs(np.mean(found)) < 3 * np.std(found) / len(found) ** 0.5 < 0.1
 
 
 def test_the_kernel_distance_leaves_random_numbers_alone():
@@ -258,17 +268,17 @@ def test_the_frechet_distance_is_that_of_two_gaussians():
 
 
 @pytest.mark.parametrize("metric", [PriorKid, PriorFid])
-def test_a_set_leaves_out_what_it_cannot_use(metric, encoder, pictures, tmp_path):
+def test_a_set_leaves_out_what_it_cannot_use_and_is_at_0_from_itself(metric, encoder, pictures, tmp_path):
     made = metric(PriorConfig(encoder), None)
     (tmp_path / "broken.png").write_bytes(b"no picture")
-    good = [sample(pictures[n], [pictures[5]], floor=pictures[n + 2], key=str(n)) for n in range(2)]
+    good = [sample(pictures[n], [pictures[5]], floor=pictures[n + 1], key=str(n)) for n in range(4)]
     bad = [
         sample(tmp_path / "broken.png", [pictures[5]], floor=pictures[0]),
         sample(pictures[0], [pictures[5]]),
-        sample(pictures[0], [pictures[5]], floor=pictures[0]),
     ]
     assert made.usable([*bad, *good]) == good
-    assert made.score_set(good) is not None and made.score_set(good[:1]) is None
+    assert made.score_set([replace(one, floor=one.path) for one in good]) == pytest.approx(0, abs=1e-5)
+    assert abs(made.score_set(good)) > 1e-4 and made.score_set(good[:3]) is None
 
 
 def test_the_jackknife_of_a_mean_is_the_interval_of_the_clusters_means():
