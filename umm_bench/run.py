@@ -18,11 +18,11 @@ from pathlib import Path
 from rich.console import Console
 
 from umm_bench.base import load_base
-from umm_bench.bench import runner
+from umm_bench.bench import runner, scoring
 from umm_bench.bench.conclusions import conclude
 from umm_bench.bench.leaderboard import show_leaderboard
 from umm_bench.bench.plan import inputs_digest, make_plan, metric_config
-from umm_bench.bench.selection import Request, Selection, select
+from umm_bench.bench.selection import DEFAULT_METRICS, DEGRADED_METRICS, Request, Selection, select
 from umm_bench.bench.store import Store
 from umm_bench.cli.arguments import GUIDANCE, SEED, STEPS, Parser, whole
 from umm_bench.cli.commands import quiet_libraries, run_command
@@ -68,11 +68,14 @@ def _run(request: Request, output: Path, batch_size: int, retry_failed: bool, co
 
 
 def _warn_of_sprite_encoders(request: Request) -> None:
-    mini = [name for name in request.metrics if getattr(metric_config(request, name), "model", None) == "mini"]
+    configs = {name: metric_config(request, name) for name in request.metrics}
+    mini = [
+        f"{n}.{part}" for n, c in configs.items() for part in ("model", "detector") if getattr(c, part, "") == "mini"
+    ]
     if mini and request.suite != "mini":
         print(
             f"warning: {', '.join(mini)}: the mini models know sprites of 64 px, not suite '{request.suite}'; "
-            f"choose others, --set {mini[0]}.model=FOLDER_OR_HUB_ID",
+            f"choose others, --set {mini[0]}=FOLDER_OR_HUB_ID",
             file=sys.stderr,
         )
 
@@ -102,7 +105,7 @@ def _is_finished(request: Request, selection: Selection, store: Store, retry_fai
         for found in store.rows("select sample_key from run_samples where run_id = ?", [request.run_id])
     ]
     undrawn = store.undrawn(keys)
-    if retry_failed and any(row["status"] == "failed" for row in undrawn.values()):
+    if retry_failed and (store.unscored(keys) or any(row["status"] == "failed" for row in undrawn.values())):
         return False
     return len(store.finished_samples(keys) | undrawn.keys()) == len(keys)
 
@@ -144,8 +147,9 @@ def _execute(
     runner.record(plan, store)
     images = sum(len(samples) for samples in runner.missing_samples(plan, store).values())
     _track(console, "images", images, runner.generate(plan, store, batch_size))
-    scores = sum(len(samples) for samples in runner.unscored(plan, store).values())
-    _track(console, "scores", scores, runner.score(plan, store))
+    scores = sum(len(samples) for samples in scoring.unscored(plan, store).values())
+    _track(console, "scores", scores, scoring.score(plan, store))
+    scoring.score_wholes(plan, store)
     conclude(plan, store)
     store.finish_run(request.run_id, inputs)
 
@@ -179,9 +183,12 @@ def _request(options: argparse.Namespace) -> Request:
         settings.append((owner, key, value))
     if not options.prompts.strip(" ,0"):
         raise UserError("--prompts asks for none")
+    metrics = DEFAULT_METRICS if options.metrics is None else _names(options.metrics, "--metrics")
+    if options.metrics is None and options.degrade:
+        metrics += DEGRADED_METRICS
     return Request(
         methods=_names(options.methods, "--methods"),
-        metrics=_names(options.metrics, "--metrics"),
+        metrics=metrics,
         suite=options.suite,
         suite_path=options.suite_path,
         subjects=options.subjects,
@@ -218,8 +225,8 @@ def _parser() -> Parser:
     parser.add_argument("--methods", required=True, help=known)
     parser.add_argument(
         "--metrics",
-        default=",".join(defaults.metrics),
-        help=f"of: {', '.join(METRICS.names())} (default: %(default)s)",
+        help=f"of: {', '.join(METRICS.names())} (default: {','.join(DEFAULT_METRICS)}; "
+        f"with --degrade also {','.join(DEGRADED_METRICS)})",
     )
     parser.add_argument("--suite", default=defaults.suite, help=f"{', '.join(SUITES.names())} (default: %(default)s)")
     parser.add_argument("--suite-path", help="folder of the suite's data, where the suite needs one")

@@ -212,7 +212,10 @@ def register():
 
 def arguments(world: Path, output: Path, *more: str) -> list[str]:
     """A command line for the fakes in `world`, less its methods. What `more` says goes before."""
-    models = {"clip_t.model": "clip", "clip_i.model": "clip", "dino.model": "encoder"}
+    asked = more[more.index("--metrics") + 1] if "--metrics" in more else "clip_t,clip_i,dino"
+    names = [name for name in asked.split(",") if name in ("clip_t", "clip_i", "dino") or "dino" not in asked]
+    names = [name for name in names if name not in ("identity", "sharpness", "blockiness")]
+    models = {f"{name}.model": "clip" if name.startswith("clip") else "encoder" for name in names}
     free = {name: folder for name, folder in models.items() if not any(word.startswith(f"{name}=") for word in more)}
     return [
         *("--suite", "fake", "--suite-path", str(world / "suite"), "--base", str(world / "base")),

@@ -22,7 +22,8 @@ def test_pairs_are_drawn_scored_and_never_averaged_with_single_subjects(bench, t
     ]
     counts = "select metric, subject_count, samples from summaries where method = 'painter' order by all"
     whole = [(metric, n, 4 if n == 1 else 2) for metric in ("background", "clip_t") for n in (1, 2)]
-    each = [(metric, n, 4) for metric in ("clip_i", "concept", "dino", "identity") for n in (1, 2)]
+    of_subjects = ("clip_i", "concept", "dino", "gallery_rank", "gallery_reciprocal_rank", "identity")
+    each = [(metric, n, 4) for metric in of_subjects for n in (1, 2)]
     assert query(tmp_path, counts) == sorted(whole + each)
     about = query(
         tmp_path, "select distinct subject from results where metric = 'dino' and subject_count = 2 order by 1"

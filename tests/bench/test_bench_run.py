@@ -24,7 +24,8 @@ def test_a_run_makes_samples_scores_and_answers(bench, tmp_path, capsys):
     assert bench("--methods", "painter,other", "--images-per-prompt", "2") == 0
     assert query(tmp_path, "select count(*), count(distinct seed) from samples") == [(16, 8)]
     answers = query(tmp_path, "select metric, count(*) from results group by metric order by metric")
-    metrics = ["background", "clip_i", "clip_t", "concept", "dino", "identity"]
+    ranks = ["gallery_rank", "gallery_reciprocal_rank"]
+    metrics = ["background", "clip_i", "clip_t", "concept", "dino", *ranks, "identity"]
     assert answers == [(metric, 16) for metric in metrics]
     assert all((tmp_path / "reports" / path).is_file() for (path,) in query(tmp_path, "select path from samples"))
     means = dict(query(tmp_path, "select method, avg(value) from results where metric = 'dino' group by method"))
@@ -161,7 +162,7 @@ def test_sprite_encoders_on_another_suite_are_warned_of(bench, capsys):
     assert capsys.readouterr().err == ""
     assert bench(*words, "--set", "dino.model=mini") == 0
     warning = capsys.readouterr().err
-    assert warning.startswith("warning: dino: the mini models") and warning.count("\n") == 1 and "'fake'" in warning
+    assert warning.startswith("warning: dino.model, ") and warning.count("\n") == 1 and "'fake'" in warning
 
 
 @pytest.mark.parametrize("change", [["--set", "painter.shade=90"], ["--steps", "3"], ["--seed", "1"]])

@@ -180,6 +180,25 @@ def test_a_carrying_over_that_fails_leaves_the_old_store(old_store, monkeypatch)
         assert store.rows("select count(*) as n from samples") == [{"n": 8}]
 
 
+def test_a_store_from_before_ceilings_gets_their_tables_and_columns(tmp_path):
+    with Store(tmp_path) as store:
+        store.replace_of_run("run_protocols", "a", [{"metric": "dino", "protocol": "dino/1"}])
+        for view in ("results", "run_results"):
+            store.connection.execute(f"drop view {view}")
+        for table in ("unscored", "ceilings", "set_scores"):
+            store.connection.execute(f"drop table {table}")
+        store.connection.execute("alter table summaries drop column floor")
+        store.connection.execute("alter table summaries drop column ceiling")
+        store.connection.execute("alter table run_protocols drop column lower_is_better")
+    with Store(tmp_path) as store:
+        assert store.rows("select metric, lower_is_better from run_protocols") == [
+            {"metric": "dino", "lower_is_better": False}
+        ]
+        assert store.rows("select floor, ceiling from summaries") == []
+        for table in ("unscored", "ceilings", "set_scores", "results"):
+            assert store.rows(f"select * from {table}") == []
+
+
 def test_a_store_of_a_later_version_is_refused(tmp_path):
     with Store(tmp_path) as store:
         store.connection.execute("update schema_version set version = 99")

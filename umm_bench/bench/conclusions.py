@@ -3,7 +3,7 @@
 Cases of one subject and of several are never averaged together.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from umm_bench.bench.failures import find_failures
@@ -26,7 +26,7 @@ def conclude(plan: Plan, store: Store) -> None:
     for row in rows:
         pair = (row["case_id"], row["prompt_id"], row["seed"], row["subject"])
         values.setdefault((row["method"], row["metric"], row["subject_count"]), {})[pair] = row["value"]
-    store.replace_of_run("summaries", run_id, _summaries(values, plan.request.seed))
+    store.replace_of_run("summaries", run_id, _summaries(values, _ceilings(run_id, store), plan.request.seed))
     store.replace_of_run("comparisons", run_id, _comparisons(values, plan))
     store.replace_of_run("failures", run_id, find_failures(rows))
     counts = plan.selection.suite.concept_counts()
@@ -34,8 +34,20 @@ def conclude(plan: Plan, store: Store) -> None:
     store.upsert("concept_counts", [{"corpus": corpus, "concept": c, "count": n} for c, n in counts.items()])
 
 
-def _summaries(values: Values, seed: int) -> Iterable[dict[str, Any]]:
+def _ceilings(run_id: str, store: Store) -> dict[tuple[str, str], float]:
+    """What real pictures score, by (metric, subject), under the protocols of the run."""
+    rows = store.rows(
+        "select metric, subject, value from ceilings join runs using (suite_hash)"
+        " join run_protocols using (run_id, metric, protocol) where run_id = ?",
+        [run_id],
+    )
+    return {(row["metric"], row["subject"]): row["value"] for row in rows}
+
+
+def _summaries(values: Values, ceilings: dict[tuple[str, str], float], seed: int) -> Iterable[dict[str, Any]]:
     for (method, metric, subject_count), scores in values.items():
+        floor = values.get((FLOOR, metric, subject_count), {})
+        known = [ceilings.get((metric, subject)) for *_, subject in scores]
         interval = mean_interval(list(scores.values()), [pair[0] for pair in scores], seed=seed)
         yield {
             "method": method,
@@ -46,7 +58,15 @@ def _summaries(values: Values, seed: int) -> Iterable[dict[str, Any]]:
             "high": interval.high,
             "samples": interval.samples,
             "cases": interval.clusters,
+            "floor": _mean([floor.get(pair) for pair in scores]),
+            "ceiling": _mean(known),
         }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None where one of them is not known: a mean over others would be of another scale."""
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
 
 
 def _comparisons(values: Values, plan: Plan) -> Iterable[dict[str, Any]]:

@@ -5,21 +5,32 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
+from umm_bench.bench.selection import FLOOR
 from umm_bench.bench.store import Store
 
 TITLES = {
     "clip_t": "CLIP-T",
     "clip_i": "CLIP-I",
     "dino": "DINO",
+    "masc": "MaSC",
+    "masc_prompt": "MaSC-T",
     "identity": "ident.",
     "concept": "concept",
     "background": "backgr.",
+    "gallery_rank": "rank",
+    "gallery_reciprocal_rank": "1/rank",
+    "prior_cosine": "prior",
+    "prior_kid": "KID",
+    "prior_fid": "FID",
 }
 """In the order of their columns; other metrics follow under their own names."""
 
 COUNTS = {1: "One subject", 2: "Two subjects", 3: "Three subjects"}
 SHOWN_REASONS = 6
+
+REAL = "real images"
 
 Rows = dict[tuple[str, str], dict[str, Any]]
 """By (method, metric)."""
@@ -38,39 +49,94 @@ def show_leaderboard(console: Console, store: Store, run_id: str, methods: Seque
     )
     for row in counts:
         _show(console, store, run_id, methods, row["subject_count"])
-    console.print("[dim]s/img: median seconds an image; setup: mean seconds of a setup[/dim]", highlight=False)
+    scale = f"{FLOOR}: the floor of the scale; {REAL}: its ceiling, the subjects' own against each other"
+    costs = "s/img: median seconds an image; setup: mean seconds of a setup"
+    console.print(f"[dim]{scale}\n{costs}[/dim]", highlight=False)
     _show_failed(console, store, run_id)
+    _show_unscored(console, store, run_id)
 
 
 def _show(console: Console, store: Store, run_id: str, methods: Sequence[str], count: int) -> None:
     title = COUNTS.get(count, f"{count} subjects")
     summaries = _by_method_and_metric(store, "summaries", run_id, count)
+    sets = _by_method_and_metric(store, "set_scores", run_id, count)
     effects = _by_method_and_metric(store, "comparisons", run_id, count)
     skipped = _skipped(store, run_id, count)
-    found = {metric for _, metric in summaries}
+    found = {metric for _, metric in (*summaries, *sets)}
     metrics = [name for name in TITLES if name in found] + sorted(found - TITLES.keys())
+    drawn = [method for method in methods if method not in skipped]
+    means = {key: _cell(row, "mean") for key, row in summaries.items()}
+    means |= {key: _cell(row, "value") for key, row in sets.items()}
     costs = _costs(store, run_id, count)
-    table = _table(metrics)
-    table.add_column("s/img", justify="right")
-    table.add_column("setup", justify="right")
-    for method in methods:
-        if method in skipped:
-            table.add_row(f"{method}: {skipped[method]}")
-            continue
-        scores = [_cell(summaries.get((method, metric)), "mean") for metric in metrics]
-        image, setup = costs.get(method, (None, None))
-        table.add_row(method, *scores, _seconds(image, 2), _seconds(setup, 1))
+    for method, (image, setup) in costs.items():
+        means |= {(method, "s/img"): _seconds(image, 2), (method, "setup"): _seconds(setup, 1)}
+    ceilings = {(REAL, metric): f"[dim]{value:.3f}[/dim]" for metric, value in _ceilings(summaries).items()}
     console.print(f"\n[bold]{title}: means with 95 % intervals, clustered by case[/bold]", highlight=False)
-    console.print(table)
+    rows = [*drawn, REAL] if ceilings else drawn
+    _print_tables(console, rows, [*metrics, "s/img", "setup"], means | ceilings)
+    for method, reason in skipped.items():
+        console.print(f"{method}: {reason}", highlight=False, markup=False, soft_wrap=True)
     if effects:
         some = next(iter(effects.values()))
         pairs = f"{some['pairs']} pairs of equal noise, {some['cases']} cases"
         console.print(f"\n[bold]{title}: difference to {some['reference']}[/bold]: {pairs}", highlight=False)
-        table = _table(metrics)
-        for method in dict.fromkeys(method for method, _ in effects):
-            cells = [_cell(effects.get((method, metric)), "effect", "+") for metric in metrics]
-            table.add_row(method, *cells)
+        differences = {key: _cell(row, "effect", "+") for key, row in effects.items()}
+        compared = [metric for metric in metrics if any(metric == name for _, name in effects)]
+        _print_tables(console, list(dict.fromkeys(method for method, _ in effects)), compared, differences)
+
+
+def _show_unscored(console: Console, store: Store, run_id: str) -> None:
+    """What could not be scored; and why a metric that was asked for has no score at all."""
+    rows = store.rows(
+        "select metric, status, reason, count(*) as number, first(sample_key order by sample_key) as first"
+        " from unscored join run_samples using (sample_key) where run_id = ? and (status = 'failed' or not exists"
+        " (select 1 from run_protocols where run_protocols.run_id = run_samples.run_id"
+        " and run_protocols.metric = unscored.metric))"
+        " group by metric, status, reason order by number desc, metric, reason",
+        [run_id],
+    )
+    for row in rows[:SHOWN_REASONS]:
+        images = "1 image" if row["number"] == 1 else f"{row['number']} images"
+        line = f"unscored  {row['metric']}: {images} (as {row['first']}): {row['reason']}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    if len(rows) > SHOWN_REASONS:
+        console.print(f"unscored  and for {len(rows) - SHOWN_REASONS} other reasons: table unscored", highlight=False)
+
+
+def _print_tables(
+    console: Console, rows: Sequence[str], columns: Sequence[str], cells: dict[tuple[str, str], str]
+) -> None:
+    """One table, or as many as it takes for none to be wider than the terminal."""
+    if not rows:
+        return
+    first = max(len(row) for row in ["method", *rows])
+    widths = {
+        column: 1 + max(Text.from_markup(line).cell_len for row in rows for line in _lines(row, column, cells))
+        for column in columns
+    }
+    left = list(columns)
+    while left:
+        taken = [left.pop(0)]
+        while left and first + 1 + sum(widths[column] for column in [*taken, left[0]]) <= console.width:
+            taken.append(left.pop(0))
+        table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+        table.add_column("method", no_wrap=True)
+        for column in taken:
+            table.add_column(TITLES.get(column, column), justify="right", no_wrap=True)
+        shown = [row for row in rows if row != REAL or any((row, column) in cells for column in taken)]
+        for row in shown:
+            table.add_row(row, *(cells.get((row, column), "" if row == REAL else "-") for column in taken))
         console.print(table)
+
+
+def _lines(row: str, column: str, cells: dict[tuple[str, str], str]) -> list[str]:
+    return [TITLES.get(column, column), *cells.get((row, column), "-").split("\n")]
+
+
+def _ceilings(summaries: Rows) -> dict[str, float]:
+    """What real pictures score, by metric: of the method that has most samples, where it is known."""
+    largest = sorted(summaries.items(), key=lambda item: item[1]["samples"])
+    return {metric: row["ceiling"] for (_, metric), row in largest if row["ceiling"] is not None}
 
 
 def _show_failed(console: Console, store: Store, run_id: str) -> None:
@@ -87,14 +153,6 @@ def _show_failed(console: Console, store: Store, run_id: str) -> None:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     if len(rows) > SHOWN_REASONS:
         console.print(f"failed    and for {len(rows) - SHOWN_REASONS} other reasons: table undrawn", highlight=False)
-
-
-def _table(metrics: Sequence[str]) -> Table:
-    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("method", no_wrap=True)
-    for metric in metrics:
-        table.add_column(TITLES.get(metric, metric), justify="right", no_wrap=True)
-    return table
 
 
 def _by_method_and_metric(store: Store, table: str, run_id: str, count: int) -> Rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ from umm_bench.bench.asked import Asked
 from umm_bench.bench.selection import FLOOR, Request, Selection
 from umm_bench.configs import build_config
 from umm_bench.methods import METHODS, Abilities, Case, Prompt
-from umm_bench.metrics.base import METRICS, Metric
+from umm_bench.metrics.base import METRICS, Metric, SetMetric
 from umm_bench.seeding import digest, path_digest, sample_seed
 from umm_bench.suites.base import SUITES
 from umm_bench.suites.degrade import version_of
@@ -83,7 +83,7 @@ class Plan:
     base: Base
     selection: Selection
     methods: tuple[MethodPlan, ...]
-    metrics: tuple[Metric, ...]
+    metrics: tuple[Metric | SetMetric, ...]
 
     @cached_property
     def sample_keys(self) -> list[str]:
@@ -97,8 +97,15 @@ class Plan:
 
 
 def metric_config(request: Request, name: str) -> Any:
-    """A metric's configuration with the request's settings. `UserError` for one that it does not have."""
-    return build_config(METRICS.load(name).config_class, settings_of(request, name), name)
+    """A metric's configuration with the request's settings. `UserError` for one that it does not have.
+
+    What is not set of a metric that is `like` another is as it is set there.
+    """
+    metric = METRICS.load(name)
+    known = {field.name for field in fields(metric.config_class)}
+    others = settings_of(request, metric.like) if hasattr(metric, "like") else {}
+    theirs = {key: value for key, value in others.items() if key in known}
+    return build_config(metric.config_class, theirs | settings_of(request, name), name)
 
 
 def make_plan(request: Request, selection: Selection) -> Plan:

@@ -1,4 +1,4 @@
-"""The execution of a plan: make what is missing, score what is unscored.
+"""The execution of a plan: make what is missing. What is there is scored by `scoring.py`.
 
 Each stage is a generator of `Event`s, and leaves the store complete up to its last event: it can be cut off
 anywhere and started again. What cannot be made is in the store with its reason, and does not end a run.
@@ -24,12 +24,9 @@ from umm_bench.bench.store import Store
 from umm_bench.errors import UserError
 from umm_bench.images import open_image
 from umm_bench.methods import Case, Subject
-from umm_bench.metrics.base import ScoredSample, is_for
 from umm_bench.suites.degrade import shown_to_methods
 
 logger = logging.getLogger(__name__)
-
-SCORING_BATCH = 32
 
 T = TypeVar("T")
 
@@ -46,9 +43,14 @@ class Unmakeable(Exception):
     """A setup or an image failed; the message is the reason, `stage` where."""
 
     def __init__(self, stage: str, error: Exception) -> None:
-        lines = str(error).splitlines() or [""]
-        super().__init__(lines[0] if isinstance(error, UserError) else f"{type(error).__name__}: {lines[0]}")
+        super().__init__(reason_of(error))
         self.stage = stage
+
+
+def reason_of(error: Exception) -> str:
+    """In one line; a user's mistake explains itself."""
+    line = (str(error).splitlines() or [""])[0]
+    return line if isinstance(error, UserError) else f"{type(error).__name__}: {line}"
 
 
 def record(plan: Plan, store: Store) -> None:
@@ -64,12 +66,13 @@ def record(plan: Plan, store: Store) -> None:
     ]
     store.replace_undrawn(plan.sample_keys, refused, "plan")
     record_references(run_id, plan.selection, store)
-    protocols = {metric.name: metric.protocol for metric in plan.metrics}
+    protocols = [metric.protocol for metric in plan.metrics]
     names = store.rows(
         "select distinct metric, protocol from scores where list_contains(?, protocol)",
-        [[*protocols.values()]],
+        [protocols],
     )
-    store.replace_of_run("run_protocols", run_id, names)
+    lower = {name for metric in plan.metrics for name in getattr(metric, "lower_is_better", ())}
+    store.replace_of_run("run_protocols", run_id, [{**row, "lower_is_better": row["metric"] in lower} for row in names])
 
 
 def record_references(run_id: str, selection: Selection, store: Store) -> None:
@@ -128,7 +131,7 @@ def generate(plan: Plan, store: Store, batch_size: int = 4) -> Iterator[Event]:
                 continue
             yield Event(done, f"{method_plan.name}, {case.id}")
             for _, same_prompt in groupby(samples, key=lambda sample: sample.prompt.id):
-                for batch in _batches(list(same_prompt), batch_size):
+                for batch in batches(list(same_prompt), batch_size):
                     try:
                         draw(method, method_plan, states, case, batch, plan, store)
                     except Unmakeable as failure:
@@ -319,71 +322,10 @@ def save_image(image: Image.Image, path: Path) -> None:
         image.save(unfinished, format="PNG")
 
 
-def drawn_samples(plan: Plan, store: Store) -> list[ScoredSample]:
-    """All images of the run that exist, for metrics, in the plan's order."""
-    drawn = store.finished_samples(plan.sample_keys)
-    path = {key: store.folder / "samples" / f"{key}.png" for key in drawn}
-    floor = {
-        (sample.case.id, sample.prompt.id, sample.seed): path[sample.key]
-        for method in plan.methods
-        if method.name == "sd"
-        for sample in method.samples
-        if sample.key in drawn
-    }
-    found = []
-    for method in plan.methods:
-        earlier: dict[tuple[str, str], tuple[Path, ...]] = {}
-        for sample in method.samples:
-            if sample.key not in drawn:
-                continue
-            asked = (sample.case.id, sample.prompt.id)
-            found.append(
-                ScoredSample(
-                    key=sample.key,
-                    path=path[sample.key],
-                    case=sample.case,
-                    prompt=sample.prompt,
-                    seed=sample.seed,
-                    method=method.name,
-                    method_prompt=sample.prompt.text(method.words(sample.case)),
-                    earlier=earlier.get(asked, ()),
-                    floor=floor.get((*asked, sample.seed)),
-                )
-            )
-            earlier[asked] = (*earlier.get(asked, ()), path[sample.key])
-    return found
-
-
-def unscored(plan: Plan, store: Store) -> dict[str, list[ScoredSample]]:
-    """By metric, the samples that it is for and that have no score under its protocol."""
-    samples = drawn_samples(plan, store)
-    missing = {}
-    for metric in plan.metrics:
-        scored = store.scored_samples(plan.sample_keys, metric.name, metric.protocol)
-        missing[metric.name] = [s for s in samples if s.key not in scored and is_for(metric, s.case)]
-    return missing
-
-
-def score(plan: Plan, store: Store) -> Iterator[Event]:
-    """Write all missing scores, in batches, metric by metric."""
-    missing = unscored(plan, store)
-    done = 0
-    for metric in plan.metrics:
-        for batch in _batches(missing[metric.name], SCORING_BATCH):
-            yield Event(done, metric.name)
-            store.upsert("scores", [_score_row(asdict(row)) for row in metric.score(batch)])
-            done += len(batch)
-            yield Event(done, metric.name)
-
-
 def _paths(pictures: Sequence[Path]) -> list[str]:
     return [str(picture.resolve()) for picture in pictures]
 
 
-def _score_row(row: dict[str, Any]) -> dict[str, Any]:
-    return {"metadata_json" if name == "metadata" else name: value for name, value in row.items()}
-
-
-def _batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+def batches(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]

@@ -65,7 +65,29 @@ create table if not exists scores (
     primary key (sample_key, metric, protocol, subject)
 );
 create table if not exists run_protocols (
-    run_id text, metric text, protocol text, primary key (run_id, metric)
+    run_id text, metric text, protocol text,
+    lower_is_better boolean default false,
+    primary key (run_id, metric)
+);
+create table if not exists unscored (
+    sample_key text, metric text, protocol text,
+    status text,                   -- 'skipped': not what the metric is for; 'failed'
+    reason text,
+    primary key (sample_key, metric, protocol)
+);
+create table if not exists ceilings (
+    suite text, suite_hash text, subject text, metric text, protocol text,
+    value double,                  -- the subject's own pictures against each other
+    pairs integer,                 -- of two different pictures, whose mean it is
+    primary key (suite_hash, subject, metric, protocol)
+);
+create table if not exists set_scores (
+    run_id text, method text, metric text, protocol text, subject_count integer,
+    value double, low double, high double,
+    samples integer,               -- pictures of the method that it is about
+    cases integer,                 -- the clusters of the interval
+    lower_is_better boolean default false,
+    primary key (run_id, method, metric, subject_count)
 );
 create table if not exists failures (
     run_id text, sample_key text, kind text, reason text, evidence_json json,
@@ -77,6 +99,8 @@ create table if not exists summaries (
     subject_count integer,         -- of cases of so many subjects
     mean double, low double, high double, samples integer,
     cases integer,                 -- the clusters of the interval
+    floor double,                  -- the mean of plain SD on the same subjects, prompts and seeds
+    ceiling double,                -- the mean of the ceilings of the same subjects
     primary key (run_id, method, metric, subject_count)
 );
 create table if not exists comparisons (
@@ -100,8 +124,13 @@ create or replace view results as
     select * from run_results where run_id = (select run_id from runs order by executed desc limit 1);
 """
 
-# What came to this version since it began; a file that has it is left as it is.
-ADDED = "alter table run_samples add column if not exists floor boolean default false"
+# The columns that came to this version since it began; a file that has them is left as it is.
+ADDED = """
+alter table run_samples add column if not exists floor boolean default false;
+alter table run_protocols add column if not exists lower_is_better boolean default false;
+alter table summaries add column if not exists floor double;
+alter table summaries add column if not exists ceiling double;
+"""
 
 # Every sample had one subject, and every score but that of the words and of the background was about it.
 FROM_1 = """
@@ -147,7 +176,7 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
         elif found == 0:
             _create(connection)
         else:
-            connection.execute(f"{ADDED};{VIEWS}")
+            connection.execute(SCHEMA + ADDED + VIEWS)
     except BaseException as error:
         connection.close()
         if isinstance(error, duckdb.Error):

@@ -21,6 +21,11 @@ T = TypeVar("T", Subject, Case, Prompt)
 FLOOR = "sd"
 """The method that sees no picture of a subject: what it scores is where the scale begins."""
 
+DEFAULT_METRICS = ("clip_t", "clip_i", "dino", "identity", "gallery_rank", "prior_cosine", "prior_kid")
+"""What is asked of every run: each is of use without an option, and looks at features that another has computed."""
+DEGRADED_METRICS = ("sharpness", "blockiness")
+"""And of one with --degrade."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -33,7 +38,7 @@ class Request:
     """
 
     methods: tuple[str, ...]
-    metrics: tuple[str, ...] = ("clip_t", "clip_i", "dino", "identity")
+    metrics: tuple[str, ...] = DEFAULT_METRICS
     suite: str = "mini"
     suite_path: str | None = None
     subjects: str = "4"

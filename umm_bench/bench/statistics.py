@@ -4,13 +4,18 @@ Images of one subject rise and fall together, so subjects are resampled, not ima
 interval is still somewhat too narrow, and with one it does not exist.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import numpy as np
 
 from umm_bench.seeding import seed_for
+
+T = TypeVar("T")
+
+FEWEST_PARTS = 3
+"""Clusters below which the jackknife says nothing."""
 
 PairKey = tuple[Any, ...]
 """(case id, prompt id, seed, ...): what two methods have in common when they are compared. The first is the cluster."""
@@ -66,3 +71,25 @@ def paired_effect(ours: Mapping[PairKey, float], theirs: Mapping[PairKey, float]
         return None
     differences = [ours[key] - theirs[key] for key in common]
     return mean_interval(differences, [key[0] for key in common], seed=seed)
+
+
+def jackknife_interval(
+    members: Sequence[T], clusters: Sequence[str], value: Callable[[Sequence[T]], float | None], *, seed: int = 0
+) -> Interval | None:
+    """`value` of all members, which is no mean, with an interval from its values without each of the clusters.
+
+    These give a pseudo-value a cluster (Tukey's jackknife), which are resampled. Resampling the members themselves
+    would put one in twice, and a distance of sets takes copies for likeness. None where `value` is None of all of them;
+    no bounds where it is of a part, or the clusters are too few.
+    """
+    whole = value(members)
+    if whole is None:
+        return None
+    names = sorted(set(clusters))
+    alone = Interval(whole, None, None, len(members), len(names))
+    parts = [value([m for m, its in zip(members, clusters, strict=True) if its != name]) for name in names]
+    if len(names) < FEWEST_PARTS or None in parts:
+        return alone
+    pseudo = [len(names) * whole - (len(names) - 1) * part for part in parts if part is not None]
+    spread = mean_interval(pseudo, names, seed=seed)
+    return replace(alone, low=spread.low, high=spread.high)

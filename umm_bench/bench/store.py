@@ -77,7 +77,7 @@ class Store:
         created = before["created"] if before else now
         row = {"run_id": run_id, "created": created, "executed": now, **columns, "finished_inputs": None}
         with _Transaction(self.connection):
-            for table in ("summaries", "comparisons", "failures"):
+            for table in ("summaries", "comparisons", "failures", "set_scores"):
                 self.connection.execute(f"delete from {table} where run_id = ?", [run_id])
             self._insert("runs", [row])
 
@@ -109,6 +109,22 @@ class Store:
                 [list(keys), stage, stage],
             )
             self._insert("undrawn", rows)
+
+    def unscored(self, keys: Sequence[str]) -> set[str]:
+        """Those of `keys` that some metric has failed to score."""
+        query = "select distinct sample_key from unscored where status = 'failed' and list_contains(?, sample_key)"
+        return {row["sample_key"] for row in self.rows(query, [list(keys)])}
+
+    def replace_unscored(
+        self, keys: Sequence[str], metric: str, protocol: str, rows: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """What is known of why those of `keys` have no score of a metric becomes `rows`, all or none."""
+        with _Transaction(self.connection):
+            self.connection.execute(
+                "delete from unscored where metric = ? and protocol = ? and list_contains(?, sample_key)",
+                [metric, protocol, list(keys)],
+            )
+            self._insert("unscored", [{"metric": metric, "protocol": protocol, **row} for row in rows])
 
     def forget_scores(self, keys: Sequence[str]) -> None:
         """No sample of `keys` has a score any more, under any protocol, and no run with one of them is finished."""

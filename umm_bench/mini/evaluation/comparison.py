@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from rich.console import Console
 
 from figures import Figure, emit
-from umm_bench.bench import runner
+from umm_bench.bench import runner, scoring
 from umm_bench.bench.plan import Plan, make_plan
 from umm_bench.bench.selection import Request, select
 from umm_bench.bench.statistics import PairKey, mean_interval, paired_effect
@@ -52,7 +52,7 @@ def run(plan: Plan, store: Store, console: Console) -> None:
     images = sum(map(len, runner.missing_samples(plan, store).values()))
     for title, total, events in (
         ("images", images, runner.generate(plan, store)),
-        ("scores", len(plan.sample_keys), runner.score(plan, store)),
+        ("scores", len(plan.sample_keys), scoring.score(plan, store)),
     ):
         with Tracker(console, title, total) as tracker:
             for event in events:
