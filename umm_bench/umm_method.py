@@ -26,12 +26,13 @@ _PROCESSOR = "preprocessor_config.json"
 
 @dataclass(frozen=True)
 class UMMConfig:
-    """`alpha` in [0, 1], the image against the text. `tiue` and `image_encoder`: "mini", a folder or a hub
-    id; no `image_encoder` means the base's own. `references`: how many of a subject's images are averaged.
+    """`alpha` in [0, 1], the image against the text. `tiue` and `image_encoder`: "mini", a folder or a hub id;
+    left empty, the base's own, and mini's TIUE where it has none. `references`: how many of a subject's images are
+    averaged.
     """
 
     alpha: float = 0.7
-    tiue: str = "mini"
+    tiue: str = ""
     image_encoder: str = ""
     references: int = 1
 
@@ -150,7 +151,7 @@ class UMM:
     @staticmethod
     def weights(config: UMMConfig, base: Base) -> Sequence[Path]:
         """The local folders beside the base's pipeline that the images depend on."""
-        parts = [resolve_model(config.tiue, "tiue"), image_encoder_location(base, config.image_encoder)]
+        parts = [tiue_location(base, config.tiue), image_encoder_location(base, config.image_encoder)]
         return [Path(part) for part in parts if Path(part).is_dir()]
 
     @staticmethod
