@@ -6,6 +6,7 @@ Cases of one subject and of several are never averaged together.
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from umm_bench.bench import rarity
 from umm_bench.bench.failures import find_failures
 from umm_bench.bench.plan import Plan
 from umm_bench.bench.runner import record
@@ -30,8 +31,9 @@ def conclude(plan: Plan, store: Store) -> None:
     store.replace_of_run("comparisons", run_id, _comparisons(values, plan))
     store.replace_of_run("failures", run_id, find_failures(rows))
     counts = plan.selection.suite.concept_counts()
-    corpus = f"{plan.selection.suite.name}, training corpus"
+    corpus = rarity.corpus_of(plan.selection.suite)
     store.upsert("concept_counts", [{"corpus": corpus, "concept": c, "count": n} for c, n in counts.items()])
+    rarity.conclude(plan, store)
 
 
 def _ceilings(run_id: str, store: Store) -> dict[tuple[str, str], float]:

@@ -111,6 +111,29 @@ create table if not exists comparisons (
 create table if not exists concept_counts (
     corpus text, concept text, count bigint, primary key (corpus, concept)
 );
+create table if not exists rarity (
+    run_id text, subject text, class_noun text,
+    corpus text, count bigint,     -- how often the class was seen, and in what; null when nobody knows
+    instance_distance double,      -- of its pictures from plain SD's own of the class noun
+    stratum text,
+    primary key (run_id, subject)
+);
+create table if not exists rarity_fits (
+    run_id text, method text, metric text,
+    axis text,                     -- 'count': log10 of it; 'instance': the distance
+    slope double, low double, high double, intercept double, subjects integer,
+    half_at double, half_low double, half_high double,  -- a count or a distance; null where it cannot be said
+    band_json json,                -- [x, low, high], x as on the axis
+    note text,
+    primary key (run_id, method, metric, axis)
+);
+create table if not exists rarity_focus (
+    run_id text, concept text, count bigint, reason text, rank integer, primary key (run_id, concept)
+);
+create table if not exists focus_gains (
+    run_id text, before_run_id text, method text, metric text, subject text, before double, after double,
+    primary key (run_id, before_run_id, method, metric, subject)
+);
 """
 
 VIEWS = """

@@ -20,6 +20,10 @@ from umm_bench.bench import schema
 DATABASE_NAME = "umm_bench.duckdb"
 
 
+CONCLUSIONS = ("summaries", "comparisons", "failures", "set_scores", "rarity", "rarity_fits", "rarity_focus")
+"""Tables of what was concluded from a run's samples and scores."""
+
+
 class Store:
     """An open database. One process writes at a time; DuckDB's log keeps finished statements over a kill.
 
@@ -77,7 +81,7 @@ class Store:
         created = before["created"] if before else now
         row = {"run_id": run_id, "created": created, "executed": now, **columns, "finished_inputs": None}
         with _Transaction(self.connection):
-            for table in ("summaries", "comparisons", "failures", "set_scores"):
+            for table in CONCLUSIONS:
                 self.connection.execute(f"delete from {table} where run_id = ?", [run_id])
             self._insert("runs", [row])
 

@@ -41,6 +41,7 @@ class Suite(Protocol):
     """Made as `Suite(path)`: a folder, or None for the suite's own default. Importing one loads no model.
 
     UserError where the folder is not such a suite, in one line that says which file and what is wrong with it.
+    `corpus`, optional: what `concept_counts` are of. `strata`, optional: () -> subject id -> what is new of it.
     `omitted`, optional: what the folder has and the suite leaves out, a line each with its reason; complete once all
     prompts were asked for.
     """

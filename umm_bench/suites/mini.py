@@ -79,6 +79,11 @@ class MiniSuite:
             told = [{name: value for name, value in verdict.items() if name != "background"}]
         return Check(tuple(map(_subject_check, told)), verdict["background"])
 
+    def strata(self) -> Mapping[str, str]:
+        """What of a subject its generator never saw (look, drawing, or nothing), and how often it saw the class."""
+        made = self._subjects.values()
+        return {entry["id"]: f"{entry['stratum']}, {entry['frequency']}" for entry in made if "stratum" in entry}
+
     def concept_counts(self) -> Mapping[str, int]:
         """Of the subjects' concepts, in how many of 16,384 scenes that the family's generator learnt from."""
         from umm_bench.mini import family
