@@ -5,7 +5,7 @@ INSTALLED := .venv/.installed
 OLDEST := .venv-oldest/bin/python
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help bench test test-slow test-oldest fuzz lint smoke docs mini clean
+.PHONY: help bench focus test test-slow test-oldest fuzz lint smoke docs mini clean
 
 help: ## this list; each target sets up what it needs
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -19,6 +19,9 @@ bench: $(INSTALLED) ## mine a small corpus, run UMM against DreamBooth, Textual 
 	$(PY) -m curation.build --source laion --limit 200
 	$(PY) -m umm_bench.run --methods sd,textual_inversion,dreambooth,umm --subjects 4 --pairs 2 --prompts 3 \
 		--set dreambooth.steps=100 --set textual_inversion.steps=150
+
+focus: $(INSTALLED) ## mine what the rare subjects of the last run lack, train on with it, run them again, report the gain
+	$(PY) -m umm_bench.focus
 
 test: $(INSTALLED) ## the tests
 	$(PY) -m pytest

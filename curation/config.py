@@ -111,6 +111,13 @@ class BuildConfig:
     max_phrases: int = option(16, "captions", "phrases taken from one caption", kind=int)
     max_phrase_words: int = option(10, "captions", "longer phrases are dropped", kind=int)
 
+    focus: str | None = option(
+        None, "captions", "file of concepts, one a line: only rows whose captions name one of them are mined"
+    )
+    focus_quota: int | None = option(
+        None, "captions", "rows of one concept of --focus that are looked at, of each shard", kind=int
+    )
+
     max_punsafe: float = option(0.5, "scores", "drop rows above this NSFW probability", kind=float, least=0, most=1)
     max_pwatermark: float = option(
         0.8, "scores", "drop rows above this watermark probability", kind=float, least=0, most=1

@@ -19,6 +19,7 @@ from curation.errors import Rejected
 from curation.filters import check_scores, choose_boxes
 from curation.grounding import Grounder
 from curation.language.captions import clean_caption
+from curation.language.focus import Focus
 from curation.language.phrases import PhraseExtractor
 from curation.output.tally import Picture, Tally
 from curation.records import BadRow, Failure, Pair, Phrase, Sample, pair_id
@@ -68,6 +69,7 @@ class ShardMiner:
     def __post_init__(self) -> None:
         self._chunk_tally = Tally()  # of the chunk in preparation
         self._given: Counter[str] = Counter()  # examples in all chunks' tallies
+        self._focus = None if self.config.focus is None else Focus(self.config.focus, self.config.focus_quota)
         self._seen = DuplicateIndex(self.config.near_duplicate_bits, self.config.semantic_duplicates)
         self.extractor.forget()
 
@@ -176,7 +178,17 @@ class ShardMiner:
                 with_phrases.append(replace(candidate, phrases=extraction.phrases))
             else:
                 self._reject(candidate, Rejected("caption_without_phrase"))
-        return with_phrases
+        return self._check_focus(with_phrases)
+
+    def _check_focus(self, candidates: list[Candidate]) -> list[Candidate]:
+        if (focus := self._focus) is None:
+            return candidates
+
+        def step(candidate: Candidate) -> Candidate:
+            focus.check(candidate.sample.key, candidate.phrases)
+            return candidate
+
+        return self._each(candidates, step)
 
     def _download(self, candidates: list[Candidate], downloads: list[Future[bytes]]) -> list[Candidate]:
         fetched = iter(downloads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from curation.config import BY_CONTENT, BuildConfig
 from curation.defaults import default
 from curation.errors import UserError
 from curation.grounding import Grounder, with_threshold
+from curation.language.focus import read_focus
 from curation.output.tally import Tally
 from curation.output.writer import (
     Layout,
@@ -78,6 +79,10 @@ def make_plan(config: BuildConfig, grounder: Grounder | None = None) -> Plan:
     Raises:
         UserError: no such source, input or detector; the output folder is another build's, or no build's.
     """
+    if config.focus is not None:
+        config = replace(config, focus=read_focus(Path(config.focus)))
+    elif config.focus_quota is not None:
+        raise UserError("--focus-quota bounds the concepts of --focus; name a file of them")
     found = open_source(config).shards()
     limited: list[tuple[Shard, int | None]] = (
         [(shard, None) for shard in found] if config.limit is None else first_rows(found, config.limit)

@@ -56,6 +56,7 @@ def _parser() -> Parser:
     add("--image-encoder", default="", help="CLIP that embeds the references; empty is the base's own")
     add("--cache", type=Path, help="folder for encoded pairs (default: DATA/.encoded)")
     add("--resume", action="store_true", help="go on from OUTPUT; ends at once when it is complete")
+    add("--init-from", default="", help="trained TIUE to begin with: mini, a folder or a hub id")
     add("--steps", type=whole(), default=run.steps)
     add("--batch-size", type=whole(1, 65536), default=run.batch_size, help="rows of one forward pass of one process")
     add("--gradient-accumulation-steps", type=whole(), default=run.gradient_accumulation_steps, help="passes a step")
@@ -246,10 +247,11 @@ def _check_outputs(args: argparse.Namespace, cache: Path) -> None:
 
 def command(args: argparse.Namespace) -> None:
     """Encodes the pairs, trains, and leaves the TIUE in `args.output`. UserError for unusable arguments."""
-    from umm_bench.base import load_base
+    from umm_bench.base import load_base, resolve_model
     from umm_bench.umm.augment import Augmentation
     from umm_bench.umm.checkpoint import STATE_FILE, load_state, run_identity, save_state
     from umm_bench.umm.encoded import EncodeConfig
+    from umm_bench.umm.tiue import load_tiue
     from umm_bench.umm.trainer import TrainConfig, initial_state, noise_schedule, release_encoders, train
     from umm_bench.umm_method import load_umm
 
@@ -264,6 +266,7 @@ def command(args: argparse.Namespace) -> None:
     config = _from(TrainConfig, args, mixed_precision=choose_precision(args.mixed_precision, accelerator.device.type))
     encode = _from(EncodeConfig, args, augmentation=_from(Augmentation, args), whole_captions=args.distill > 0)
     pipe = load_umm(load_base(args.base), None, args.image_encoder).to(accelerator.device)
+    start = load_tiue(resolve_model(args.init_from, "tiue")) if args.init_from else None
     if args.gradient_checkpointing:
         pipe.unet.enable_gradient_checkpointing()
     noise_schedule(pipe)  # refuses a base that cannot be trained for
@@ -275,8 +278,8 @@ def command(args: argparse.Namespace) -> None:
         accelerator.init_trackers("logs", config=settings)
     try:
         pairs = _encode(pipe, args.data, cache, encode, accelerator)
-        identity = run_identity(pipe, pairs, config.rows_per_step(accelerator.num_processes))
-        state = load_state(args.output, pipe, config, identity) if found else initial_state(pipe, config)
+        identity = run_identity(pipe, pairs, config.rows_per_step(accelerator.num_processes), start)
+        state = load_state(args.output, pipe, config, identity) if found else initial_state(pipe, config, start)
         release_encoders(pipe, for_good=not args.validation_steps)
         states = train(pipe, pairs, config, state, accelerator)
         save = functools.partial(save_state, args.output, config=config, identity=identity)

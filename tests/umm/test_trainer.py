@@ -412,3 +412,12 @@ def test_a_tiue_is_not_given_what_another_image_encoder_sees(umm, encoded, ident
         check_encoder(tmp_path / "tiue", other)
     (tmp_path / "tiue" / STATE_FILE).unlink()  # as it ships
     check_encoder(tmp_path / "tiue", other)
+
+
+def test_a_training_may_begin_with_a_trained_tiue(umm, encoded, identity):
+    (state,) = train(umm, encoded, dataclasses.replace(CONFIG, steps=1), initial_state(umm, CONFIG))
+    begun = initial_state(umm, CONFIG, state.tiue)
+    assert same(weights(begun.tiue), weights(state.tiue)) and same(weights(begun.ema), weights(state.tiue))
+    assert run_identity(umm, encoded, 4, state.tiue) != run_identity(umm, encoded, 4)
+    with pytest.raises(UserError, match="hidden_dim=16, this one 8"):
+        initial_state(umm, dataclasses.replace(CONFIG, hidden_dim=8), state.tiue)

@@ -14,6 +14,7 @@ from torch import Tensor
 from umm_bench.errors import UserError
 from umm_bench.umm.encoded import EncodedPairs, tokenizer_digest, weights_digest
 from umm_bench.umm.pipeline import UMMPipeline
+from umm_bench.umm.tiue import TIUE
 from umm_bench.umm.trainer import TrainConfig, TrainState, initial_state
 from umm_bench.weights import LOAD_ERRORS, first_line
 
@@ -22,8 +23,11 @@ STATE_FILE = "training_state.safetensors"
 _MAY_DIFFER = ("steps", "learning_rate", "warmup_steps", "batch_size", "gradient_accumulation_steps")
 
 
-def run_identity(pipe: UMMPipeline, pairs: EncodedPairs, rows_per_step: int) -> dict[str, str]:
-    """What a resumed run must share with the one that was stopped, beside the settings; by name.
+def run_identity(
+    pipe: UMMPipeline, pairs: EncodedPairs, rows_per_step: int, start: TIUE | None = None
+) -> dict[str, str]:
+    """What a resumed run must share with the one that was stopped, beside the settings; by name. `start` is the TIUE
+    that it began with, if any.
 
     Call it before `train` lowers the precision of the models.
     """
@@ -33,8 +37,10 @@ def run_identity(pipe: UMMPipeline, pairs: EncodedPairs, rows_per_step: int) -> 
     }
     settings = {name: value for name, value in pipe.scheduler.config.items() if not name.startswith("_")}
     schedule = json.dumps(settings, sort_keys=True, default=str)
+    begun = {} if start is None else {"TIUE to begin with": weights_digest(start)}
     return {
         **models,
+        **begun,
         "tokenizer": tokenizer_digest(pipe.tokenizer),
         "feature extractor": hashlib.sha256(pipe.feature_extractor.to_json_string().encode()).hexdigest(),
         "noise schedule": hashlib.sha256(schedule.encode()).hexdigest(),

@@ -101,8 +101,11 @@ class Draws:
         return Draws(*(tensor[part] for tensor in vars(self).values()))
 
 
-def initial_state(pipe: UMMPipeline, config: TrainConfig) -> TrainState:
-    """An untrained TIUE that fits the encoders of `pipe`, on the UNet's device, in float32."""
+def initial_state(pipe: UMMPipeline, config: TrainConfig, start: TIUE | None = None) -> TrainState:
+    """A TIUE that fits the encoders of `pipe`, on the UNet's device, in float32: untrained, or with `start`'s weights.
+
+    UserError where those are of other sizes, or replaces the subject's words where `config` adds to them.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         tiue = TIUE(
@@ -114,6 +117,12 @@ def initial_state(pipe: UMMPipeline, config: TrainConfig) -> TrainState:
             word_std=float(pipe.text_encoder.get_input_embeddings().weight.detach().float().std()),
             residual=config.residual,
         )
+    if start is not None:
+        for name in ("image_dim", "text_dim", "num_pseudo_words", "hidden_dim", "depth", "residual"):
+            if start.config[name] != tiue.config[name]:
+                raise UserError(f"the TIUE to begin with has {name}={start.config[name]}, this one {tiue.config[name]}")
+        tiue.load_state_dict(start.state_dict())
+        tiue.register_to_config(word_std=start.config.word_std)
     tiue.to(pipe.unet.device)
     optimizer = torch.optim.AdamW(
         tiue.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
