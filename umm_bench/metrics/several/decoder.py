@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from umm_bench.base import model_fingerprint, pick_device, resolve_model
-from umm_bench.errors import UserError
+from umm_bench.metrics.base import Unusable
 from umm_bench.weights import LOAD_ERRORS, first_line
 
 MULTIPLE = 64  # of a picture's sides, which the border's pixels are repeated to
@@ -39,7 +39,7 @@ class Decoder:
         try:
             vae = AutoencoderKL.from_pretrained(self.location, subfolder="vae", torch_dtype=torch.float32)
         except LOAD_ERRORS as error:
-            raise UserError(f"several.vae {self.location} cannot be loaded: {first_line(error)}") from error
+            raise Unusable(f"several.vae {self.location} cannot be loaded: {first_line(error)}") from error
         return vae.eval().to(pick_device())
 
     def __call__(self, image: Image.Image) -> Image.Image:

@@ -20,7 +20,7 @@ from umm_bench.base import model_fingerprint, resolve_model
 from umm_bench.errors import UserError
 from umm_bench.images import open_image, square
 from umm_bench.methods import Case, Subject
-from umm_bench.metrics.base import Score, ScoredSample
+from umm_bench.metrics.base import Score, ScoredSample, Unusable
 from umm_bench.metrics.embedding import vision_encoder
 from umm_bench.metrics.several.calibration import MOST_CASES, Calibration
 from umm_bench.metrics.several.decoder import Decoder
@@ -86,7 +86,7 @@ class Several:
         try:
             return load_grounder(BuildConfig(box_threshold=self.config.box_threshold), self.location)
         except CurationError as error:
-            raise UserError(str(error).replace("--detector", "several.detector", 1)) from error
+            raise Unusable(str(error).replace("--detector", "several.detector", 1)) from error
 
     def score(self, batch: Sequence[ScoredSample]) -> list[Score]:
         # One at a time: a batch would change the last digits of its members.
