@@ -61,7 +61,8 @@ LAYERS: tuple[dict[str, str], ...] = (
     {"umm_bench.bench": "umm_bench.bench"},
     {"mini.evaluation": "umm_bench.mini.evaluation", "reports": "reports"},
     {
-        "umm_bench: commands": "umm_bench.run umm_bench.train umm_bench.sample umm_bench.rare umm_bench.focus",
+        "umm_bench: commands": "umm_bench.run umm_bench.train umm_bench.sample umm_bench.rare umm_bench.focus "
+        "umm_bench.validate_metrics",
         "mini: commands": "umm_bench.mini.pretrain umm_bench.mini.evaluate umm_bench.mini.cards",
     },
     {"benchmarks": "benchmarks"},

@@ -30,7 +30,7 @@ from umm_bench.cli.outputs import check_folder
 from umm_bench.cli.progress import Tracker
 from umm_bench.errors import UserError
 from umm_bench.methods import METHODS, Generation
-from umm_bench.metrics.base import METRICS
+from umm_bench.metrics.base import METRICS, is_for
 from umm_bench.suites import degrade
 from umm_bench.suites.base import SUITES, omitted
 
@@ -52,7 +52,7 @@ def _command(words: list[str]) -> None:
 def _run(request: Request, output: Path, batch_size: int, retry_failed: bool, command: str) -> None:
     console = Console()
     selection = select(request)
-    _warn_of_sprite_encoders(request)
+    _warn_of_sprite_encoders(request, selection)
     _tell_omitted(selection)
     with Store(output) as store:
         if _is_finished(request, selection, store, retry_failed):
@@ -67,10 +67,14 @@ def _run(request: Request, output: Path, batch_size: int, retry_failed: bool, co
     console.print(f"database  {store.path}", soft_wrap=True, highlight=False)
 
 
-def _warn_of_sprite_encoders(request: Request) -> None:
-    configs = {name: metric_config(request, name) for name in request.metrics}
+def _warn_of_sprite_encoders(request: Request, selection: Selection) -> None:
+    used = [name for name in request.metrics if any(is_for(METRICS.load(name), case) for case in selection.cases)]
+    configs = {name: metric_config(request, name) for name in used}
     mini = [
-        f"{n}.{part}" for n, c in configs.items() for part in ("model", "detector") if getattr(c, part, "") == "mini"
+        f"{n}.{part}"
+        for n, c in configs.items()
+        for part in ("model", "detector", "vae")
+        if getattr(c, part, "") == "mini"
     ]
     if mini and request.suite != "mini":
         print(

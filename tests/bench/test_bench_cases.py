@@ -1,9 +1,12 @@
 """Cases of several subjects, and what cannot be drawn, through the whole command."""
 
+import json
+
 import pytest
 
 from tests.bench.bench_fakes import Painter
 from tests.bench.test_bench_run import query
+from umm_bench.bench.failures import find_failures
 from umm_bench.seeding import sample_seed
 
 
@@ -24,7 +27,8 @@ def test_pairs_are_drawn_scored_and_never_averaged_with_single_subjects(bench, t
     whole = [(metric, n, 4 if n == 1 else 2) for metric in ("background", "clip_t") for n in (1, 2)]
     of_subjects = ("clip_i", "concept", "dino", "gallery_rank", "gallery_reciprocal_rank", "identity")
     each = [(metric, n, 4) for metric in of_subjects for n in (1, 2)]
-    assert query(tmp_path, counts) == sorted(whole + each)
+    labels = ("", "_blending", "_dominance", "_drift", "_missing", "_swap")
+    assert query(tmp_path, counts) == sorted(whole + each + [(f"several{label}", 2, 4) for label in labels])
     about = query(
         tmp_path, "select distinct subject from results where metric = 'dino' and subject_count = 2 order by 1"
     )
@@ -116,3 +120,44 @@ def test_a_pair_that_is_not_there_is_one_line(bench, capsys, words, says):
     assert bench("--methods", "painter", *words) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1 and says in error
+
+
+def test_a_pair_that_nobody_drew_is_missing_twice_and_is_a_failure_with_its_evidence(bench, tmp_path, capsys):
+    """A picture of one colour has nobody in it."""
+    assert bench("--methods", "painter", "--subjects", "1", "--pairs", "1", "--prompts", "beside,beach") == 0
+    rows = query(tmp_path, "select subject, value, explanation, metadata_json from results where metric = 'several'")
+    assert sorted(row[:3] for row in rows) == [
+        ("blue-cup", 0.0, "no cup is found"),
+        ("red-fox", 0.0, "no fox is found"),
+    ]
+    assert all(json.loads(row[3])["label"] == "missing" for row in rows)
+    rates = dict(query(tmp_path, "select metric, mean from summaries where metric like 'several%'"))
+    assert rates["several_missing"] == 1 and sum(rates.values()) == 1
+    ((reason, evidence),) = query(tmp_path, "select reason, evidence_json from failures where kind = 'missing'")
+    assert reason == "missing: blue-cup: no cup is found; missing: red-fox: no fox is found"
+    subjects = json.loads(evidence)["subjects"]
+    assert {name: told["label"] for name, told in subjects.items()} == dict.fromkeys(("blue-cup", "red-fox"), "missing")
+    assert "what became of the subjects" in capsys.readouterr().out
+
+
+def row_of(key, subject, label, margin=None):
+    evidence = json.dumps({"label": label, "margin": margin})
+    return {
+        "method": "m", "sample_key": key, "metric": "several", "subject": subject, "value": float(label == "right"),
+        "explanation": f"it is {label}", "metadata_json": evidence,
+    }  # fmt: skip
+
+
+def test_failures_of_pairs_go_by_the_gravest_label_and_each_kind_comes_up():
+    rows = [row_of("fine", "a", "right"), row_of("fine", "b", "right")]
+    rows += [row_of("gone", "a", "drift", 0.3), row_of("gone", "b", "missing")]
+    rows += [row_of(f"mixed{n}", "a", "blending", 0.1 * n) for n in range(12)]
+    rows += [row_of(f"mixed{n}", "b", "right", 0.5) for n in range(12)]
+    rows += [row_of("swap", "a", "swap", -0.3), row_of("swap", "b", "swap", -0.2)]
+    found = find_failures(rows, limit=5)
+    assert [(row["sample_key"], row["kind"], row["rank"]) for row in found] == [
+        ("gone", "missing", 1), ("swap", "swap", 2), ("mixed0", "blending", 3), ("mixed1", "blending", 4),
+        ("mixed2", "blending", 5),
+    ]  # fmt: skip
+    assert found[0]["reason"] == "drift: a: it is drift; missing: b: it is missing"
+    assert found == find_failures(rows[::-1], limit=5)

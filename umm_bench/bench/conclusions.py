@@ -3,6 +3,7 @@
 Cases of one subject and of several are never averaged together.
 """
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from umm_bench.bench.runner import record
 from umm_bench.bench.selection import FLOOR
 from umm_bench.bench.statistics import PairKey, mean_interval, paired_effect
 from umm_bench.bench.store import Store
+from umm_bench.metrics.several import LABELS
 
 Values = dict[tuple[str, str, int], dict[PairKey, float]]
 """By (method, metric, subjects of a case)."""
@@ -26,7 +28,8 @@ def conclude(plan: Plan, store: Store) -> None:
     values: Values = {}
     for row in rows:
         pair = (row["case_id"], row["prompt_id"], row["seed"], row["subject"])
-        values.setdefault((row["method"], row["metric"], row["subject_count"]), {})[pair] = row["value"]
+        for metric, value in _values(row):
+            values.setdefault((row["method"], metric, row["subject_count"]), {})[pair] = value
     store.replace_of_run("summaries", run_id, _summaries(values, _ceilings(run_id, store), plan.request.seed))
     store.replace_of_run("comparisons", run_id, _comparisons(values, plan))
     store.replace_of_run("failures", run_id, find_failures(rows))
@@ -34,6 +37,14 @@ def conclude(plan: Plan, store: Store) -> None:
     corpus = rarity.corpus_of(plan.selection.suite)
     store.upsert("concept_counts", [{"corpus": corpus, "concept": c, "count": n} for c, n in counts.items()])
     rarity.conclude(plan, store)
+
+
+def _values(row: dict[str, Any]) -> Iterable[tuple[str, float]]:
+    """The row's own, and of what became of a subject whether it is this label, by label: their means are rates."""
+    yield row["metric"], row["value"]
+    if row["metric"] == "several":
+        found = json.loads(row["metadata_json"])["label"]
+        yield from ((f"several_{label}", float(label == found)) for label in LABELS if label != "right")
 
 
 def _ceilings(run_id: str, store: Store) -> dict[tuple[str, str], float]:

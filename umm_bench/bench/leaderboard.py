@@ -9,6 +9,7 @@ from rich.text import Text
 
 from umm_bench.bench.selection import FLOOR
 from umm_bench.bench.store import Store
+from umm_bench.metrics.several import LABELS
 
 TITLES = {
     "clip_t": "CLIP-T",
@@ -24,6 +25,8 @@ TITLES = {
     "prior_cosine": "prior",
     "prior_kid": "KID",
     "prior_fid": "FID",
+    "several": "right",
+    **{f"several_{label}": label for label in LABELS},
 }
 """In the order of their columns; other metrics follow under their own names."""
 
@@ -63,7 +66,9 @@ def _show(console: Console, store: Store, run_id: str, methods: Sequence[str], c
     effects = _by_method_and_metric(store, "comparisons", run_id, count)
     skipped = _skipped(store, run_id, count)
     found = {metric for _, metric in (*summaries, *sets)}
-    metrics = [name for name in TITLES if name in found] + sorted(found - TITLES.keys())
+    labels = [f"several_{label}" for label in LABELS if f"several_{label}" in found]
+    ordered = [name for name in TITLES if name in found] + sorted(found - TITLES.keys())
+    metrics = [name for name in ordered if name not in labels]
     drawn = [method for method in methods if method not in skipped]
     means = {key: _cell(row, "mean") for key, row in summaries.items()}
     means |= {key: _cell(row, "value") for key, row in sets.items()}
@@ -76,6 +81,9 @@ def _show(console: Console, store: Store, run_id: str, methods: Sequence[str], c
     _print_tables(console, rows, [*metrics, "s/img", "setup"], means | ceilings)
     for method, reason in skipped.items():
         console.print(f"{method}: {reason}", highlight=False, markup=False, soft_wrap=True)
+    if labels:
+        console.print(f"\n[bold]{title}: what became of the subjects that are not right[/bold]", highlight=False)
+        _print_tables(console, drawn, labels, means)
     if effects:
         some = next(iter(effects.values()))
         pairs = f"{some['pairs']} pairs of equal noise, {some['cases']} cases"

@@ -21,7 +21,7 @@ T = TypeVar("T", Subject, Case, Prompt)
 FLOOR = "sd"
 """The method that sees no picture of a subject: what it scores is where the scale begins."""
 
-DEFAULT_METRICS = ("clip_t", "clip_i", "dino", "identity", "gallery_rank", "prior_cosine", "prior_kid")
+DEFAULT_METRICS = ("clip_t", "clip_i", "dino", "identity", "gallery_rank", "prior_cosine", "prior_kid", "several")
 """What is asked of every run: each is of use without an option, and looks at features that another has computed."""
 DEGRADED_METRICS = ("sharpness", "blockiness")
 """And of one with --degrade."""

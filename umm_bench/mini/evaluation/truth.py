@@ -70,13 +70,13 @@ def near_miss(design: Design, look: Look, key: str) -> Look:
     rng = scenes.rng_for(key, "near miss", design.id)
     misses: dict[str, list[Look]] = {}
     for part, miss in looks.near_misses(look, sprites.load().has_second(design.id)):
-        if _difference(_sprite(design.id, look), _sprite(design.id, miss)) > VISIBLE:
+        if sprite_difference(_sprite(design.id, look), _sprite(design.id, miss)) > VISIBLE:
             misses.setdefault(part, []).append(miss)
     among = misses[str(rng.choice(sorted(misses)))]
     return among[int(rng.integers(len(among)))]
 
 
-def _difference(one: str, other: str, scale: float = 0.5) -> float:
+def sprite_difference(one: str, other: str, scale: float = 0.5) -> float:
     """How far two sprites differ where each takes `scale` of a picture, as `Match.explained`."""
     seen, unseen = (sprites.load().rgba(sprite).astype(np.float32) / 255 for sprite in (one, other))
     squares = ((seen[..., :3] - unseen[..., :3]) ** 2).sum(2) * seen[..., 3]
