@@ -14,26 +14,24 @@ from typing import ClassVar, Literal
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-from diffusers.utils import convert_state_dict_to_diffusers
-from peft import LoraConfig
-from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from torch import Tensor
 
 from baselines.finetuning import (
-    Augment,
-    Progress,
-    cache_latents,
     denoising_errors,
     image_size,
-    is_complete,
     read_references,
+    require_curve,
     require_finite,
     require_positive,
+    scale_of,
     training_schedule,
     with_components,
 )
+from baselines.latents import Augment, cache_latents
+from baselines.progress import Progress, fine_tune, is_complete, room
 from baselines.stable_diffusion import draw
+from baselines.words import phrase, rare_tokens, refused_identifier, refused_pictures, refused_prompt
 from umm_bench.base import Base
 from umm_bench.images import open_image
 from umm_bench.methods import Case, Generation, Prompt, Subject
@@ -41,21 +39,24 @@ from umm_bench.seeding import digest, seed_for
 
 logger = logging.getLogger(__name__)
 
-ATTENTION_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
+DRAWN_AT_ONCE = 8  # class images, which bounds the memory
 
 
 @dataclass(frozen=True)
 class DreamBoothConfig:
-    """Sized for the mini family on a CPU; for SD 1.5 diffusers takes 800 steps at 5e-6 and 200 class images.
+    """`identifiers` are rare words of one token each, one for each subject of a case; `steps` and `num_class_images`
+    are for one subject. `num_class_images` 0 turns prior preservation off. The batch is `batch_size` pictures of the
+    subject and as many of the class.
 
-    `identifiers` are rare words, one for each subject of a case; `steps` and `num_class_images` are for one subject.
-    `lora_rank` None fine-tunes the whole UNet, a number trains adapters of that rank on its attention only
-    (which wants a learning rate about ten times as high). `num_class_images` 0 turns prior preservation off.
-    The batch is `batch_size` pictures of the subject and as many of the class.
+    `curve`: the numbers of steps, `steps` one of them, at which one training is kept (see `umm_bench.bench.asked`).
+    These defaults are for the mini family on a CPU.
     """
+
+    source: ClassVar[str] = "sized for the mini family"
 
     identifiers: tuple[str, ...] = ("sks", "pll", "ucd")
     steps: int = 200
+    curve: tuple[int, ...] = ()
     batch_size: int = 2
     learning_rate: float = 3e-4
     weight_decay: float = 1e-2
@@ -64,18 +65,30 @@ class DreamBoothConfig:
     class_inference_steps: int = 20
     class_guidance_scale: float = 5.0
     prior_loss_weight: float = 1.0
-    lora_rank: int | None = None
     augment: Augment = "none"
     save_dtype: Literal["float16", "float32"] = "float16"
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "batch_size", "learning_rate", "class_inference_steps")
-        if self.lora_rank is not None:
-            require_positive(self, "lora_rank")
+        require_curve(self.steps, self.curve)
         if self.num_class_images < 0:
             raise ValueError(f"num_class_images must not be negative, got {self.num_class_images}")
         if not self.identifiers or len(set(self.identifiers)) < len(self.identifiers):
             raise ValueError(f"identifiers must be at least one word and all different, got {self.identifiers}")
+
+
+@dataclass(frozen=True)
+class StableDiffusionDreamBooth(DreamBoothConfig):
+    """For Stable Diffusion 1.x and 2.x, with prior preservation."""
+
+    source: ClassVar[str] = "diffusers, examples/dreambooth"
+
+    steps: int = 800
+    batch_size: int = 1
+    learning_rate: float = 5e-6
+    num_class_images: int = 200
+    class_inference_steps: int = 50
+    class_guidance_scale: float = 7.5
 
 
 class DreamBooth:
@@ -83,14 +96,26 @@ class DreamBooth:
 
     name = "dreambooth"
     config_class = DreamBoothConfig
-    setup_for: ClassVar[Literal["case"]] = "case"
+    setup_for: ClassVar[Literal["subject", "case"]] = "case"
     max_subjects: ClassVar[int | None] = None
+    version: ClassVar[int] = 2
 
     @staticmethod
-    def check(config: DreamBoothConfig, base: Base, case: Case, prompt: Prompt) -> str | None:
-        if len(case.subjects) <= len(config.identifiers):
-            return None
-        return f"{len(case.subjects)} subjects but {len(config.identifiers)} identifiers; --set dreambooth.identifiers"
+    def defaults(base: Base) -> DreamBoothConfig:
+        config = StableDiffusionDreamBooth() if scale_of(base) == "sd" else DreamBoothConfig()
+        # A base without rare words keeps those that `check` then refuses with its reason.
+        return replace(config, identifiers=rare_tokens(base.tokenizer, 3) or config.identifiers)
+
+    @classmethod
+    def check(cls, config: DreamBoothConfig, base: Base, case: Case, prompt: Prompt) -> str | None:
+        if len(case.subjects) > len(config.identifiers):
+            owner = f"--set {cls.name}.identifiers"
+            return f"{len(case.subjects)} subjects but {len(config.identifiers)} identifiers; {owner}"
+        return (
+            refused_identifier(base.tokenizer, cls.name, config.identifiers[: len(case.subjects)], prompt)
+            or refused_pictures(case)
+            or refused_prompt(base.tokenizer, prompt, cls.words(config, case))
+        )
 
     @staticmethod
     def words(config: DreamBoothConfig, case: Case) -> tuple[str, ...]:
@@ -105,14 +130,21 @@ class DreamBooth:
 
         The saved state, in half precision, is what generates, also right after training.
         """
-        record = {"method": self.name, "config": asdict(self.config), "base": self.base.fingerprint, "subject": case.id}
-        if not is_complete(directory, record):
-            unet, progress = self.trainable_unet(case), Progress(directory, record)
-            for _ in self.train(case, unet, progress):
-                pass
-            progress.finish(directory, lambda path: self.save(unet, path))
-            logger.info("fine-tuned the UNet for %s", case.id)
+        self.trained(case, directory)
         return self.load(directory)
+
+    def trained(self, case: Case, directory: Path) -> None:
+        record = {"method": self.name, "config": asdict(self.config), "base": self.base.fingerprint, "subject": case.id}
+        if is_complete(directory, record):
+            return
+        unet = self.trainable_unet(case)
+        fine_tune(
+            directory,
+            record,
+            lambda progress: self.train(case, unet, progress),
+            lambda path: self.save(unet, path),
+        )
+        logger.info("fine-tuned the UNet for %s", case.id)
 
     def generate(
         self, states: Sequence[StableDiffusionPipeline], case: Case, prompt: Prompt, seeds: Sequence[int]
@@ -120,47 +152,32 @@ class DreamBooth:
         return draw(states[0], prompt.text(self.words(self.config, case)), seeds, self.generation)
 
     def trainable_unet(self, case: Case) -> UNet2DConditionModel:
-        """A float32 copy of the base's UNet in which everything, or only a new LoRA, takes gradients."""
-        unet = copy.deepcopy(self.base.pipeline().unet).float()
-        if self.config.lora_rank is None:
-            return unet.requires_grad_(True)
-        unet.requires_grad_(False)
-        rank = self.config.lora_rank
-        with torch.random.fork_rng(devices=[]):  # peft draws the adapters from the global generator
-            torch.manual_seed(seed_for(self.name, case.id, "lora"))
-            unet.add_adapter(
-                LoraConfig(
-                    r=rank,
-                    lora_alpha=rank,
-                    init_lora_weights="gaussian",
-                    target_modules=[*ATTENTION_PROJECTIONS],
-                )
-            )
-        return unet
+        """A float32 copy of the base's UNet in which everything takes gradients."""
+        return copy.deepcopy(self.base.pipeline().unet).float().requires_grad_(True)
 
     def train(
         self, case: Case, unet: UNet2DConditionModel, progress: Progress | None = None
     ) -> Iterator[tuple[int, float]]:
-        """Fine-tunes `unet` in place, yielding (step, loss). UserError when it diverges.
+        """Fine-tunes `unet` in place, yielding (step, loss). Diverged, a UserError, when it does.
 
         Each step draws from the pictures of all subjects. With `progress` it goes on where a former call was cut off.
         """
-        config, pipe, folder = self.config, self.base.pipeline(), progress.folder if progress else None
-        size, named = image_size(pipe), list(zip(case.subjects, config.identifiers, strict=False))
-        images = [read_references(subject.references) for subject in case.subjects]
-        texts = [instance_prompt(subject, identifier) for subject, identifier in named]
-        own = Pictures(self, images, texts, size)
+        config, pipe = self.config, self.base.pipeline()
+        size, subjects = image_size(pipe), case.subjects
+        texts = [phrase(*named) for named in zip(subjects, self.words(config, case), strict=True)]
+        own = Pictures(self, [read_references(subject.references) for subject in subjects], texts, size)
         prior = None
         if config.num_class_images:
-            images = [self.class_images(subject, folder) for subject in case.subjects]
-            prior = Pictures(self, images, [class_prompt(subject) for subject in case.subjects], size)
+            beside = progress.folder.parent if progress else None
+            images = [self.class_images(subject, beside) for subject in subjects]
+            prior = Pictures(self, images, [phrase(subject, subject.class_noun) for subject in subjects], size)
         schedule = training_schedule(pipe)
         parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
         # Fused: the same update in a quarter of the time, which is an eighth of a step on a CPU.
         optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
         unet.train()
-        steps = config.steps * len(case.subjects)
-        for step in range(progress.begin(parameters, optimizer) if progress else 0, steps):
+        steps = config.steps * len(subjects)
+        for step in range(progress.begin(parameters, optimizer, steps) if progress else 0, steps):
             generator = torch.Generator().manual_seed(seed_for(self.name, case.id, step))
             z_BCHW, h_BLD = own.sample(config.batch_size, generator)
             if prior is not None:
@@ -180,26 +197,31 @@ class DreamBooth:
             yield step, loss.item()
         unet.eval()
 
-    def class_images(self, subject: Subject, folder: Path | None = None) -> list[Image.Image]:
-        """What the base draws of the class; eight at a time, which bounds the memory. Kept in `folder`, if any."""
-        seeds = [seed_for(self.name, "class", subject.class_noun, i) for i in range(self.config.num_class_images)]
-        sampler = Generation(self.config.class_inference_steps, self.config.class_guidance_scale)
-        text, pipe = class_prompt(subject), self.base.pipeline()
-        images: list[Image.Image] = []
-        for start in range(0, len(seeds), 8):
-            batch = seeds[start : start + 8]
-            noun = digest(subject.class_noun, length=8)
-            paths = [folder / f"class-{noun}-{start + i}.png" for i in range(len(batch))] if folder else []
-            if paths and all(path.is_file() for path in paths):
-                images += [open_image(path) for path in paths]
-                continue
-            drawn = draw(pipe, text, batch, sampler)
-            for path, image in zip(paths, drawn, strict=False):
-                partial = path.with_suffix(".part")
+    def class_images(self, subject: Subject, beside: Path | None = None) -> list[Image.Image]:
+        """What the base draws of the class. In a folder in `beside`, if any, they are made once for all subjects of it,
+        whatever method asks, and for more of them the first ones count too.
+        """
+        config, text = self.config, phrase(subject, subject.class_noun)
+        sampler = Generation(config.class_inference_steps, config.class_guidance_scale)
+        if beside is None:
+            numbers = range(config.num_class_images)
+            return [image for _, image in self._draw_class(text, list(numbers), sampler)]
+        folder = beside / f"class-{digest(self.base.fingerprint, text, asdict(sampler))}"
+        paths = [folder / f"{number:04}.png" for number in range(config.num_class_images)]
+        with room(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            missing = [number for number, path in enumerate(paths) if not path.is_file()]
+            for number, image in self._draw_class(text, missing, sampler):
+                partial = paths[number].with_suffix(".part")
                 image.save(partial, "PNG")
-                partial.replace(path)
-            images += drawn
-        return images
+                partial.replace(paths[number])
+        return [open_image(path) for path in paths]
+
+    def _draw_class(self, text: str, numbers: Sequence[int], sampler: Generation) -> Iterator[tuple[int, Image.Image]]:
+        for start in range(0, len(numbers), DRAWN_AT_ONCE):
+            some = numbers[start : start + DRAWN_AT_ONCE]
+            seeds = [seed_for("dreambooth", "class", text, number) for number in some]
+            yield from zip(some, draw(self.base.pipeline(), text, seeds, sampler), strict=True)
 
     @torch.no_grad()
     def condition(self, text: str) -> Tensor:
@@ -209,23 +231,13 @@ class DreamBooth:
         return h_1LD
 
     def save(self, unet: UNet2DConditionModel, directory: Path) -> None:
-        """Writes `unet/` for `UNet2DConditionModel.from_pretrained`, or a LoRA for `load_lora_weights`."""
-        dtype = getattr(torch, self.config.save_dtype)
-        if self.config.lora_rank is None:
-            unet.to(dtype).save_pretrained(directory / "unet")
-            return
-        layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
-        layers = {name: weight.to(dtype) for name, weight in layers.items()}
-        StableDiffusionPipeline.save_lora_weights(directory, unet_lora_layers=layers)
+        """Writes `unet/` for `UNet2DConditionModel.from_pretrained`."""
+        unet.to(getattr(torch, self.config.save_dtype)).save_pretrained(directory / "unet")
 
     def load(self, directory: Path) -> StableDiffusionPipeline:
         pipe = self.base.pipeline()
-        if self.config.lora_rank is None:
-            unet = UNet2DConditionModel.from_pretrained(directory / "unet", dtype=pipe.unet.dtype)
-            return with_components(pipe, unet=unet.to(pipe.device))
-        tuned = with_components(pipe, unet=copy.deepcopy(pipe.unet))
-        tuned.load_lora_weights(directory)
-        return tuned
+        unet = UNet2DConditionModel.from_pretrained(directory / "unet", dtype=pipe.unet.dtype)
+        return with_components(pipe, unet=unet.to(pipe.device))
 
 
 class Pictures:
@@ -248,13 +260,3 @@ class Pictures:
         """Latents [B, C, H, W] of random pictures, and their conditions [B, L, D]."""
         image_B = torch.randint(len(self.latents), (batch_size,), generator=generator)
         return self.latents.sample(image_B, generator), self.h_SLD[self.group_N[image_B].to(self.h_SLD.device)]
-
-
-def instance_prompt(subject: Subject, identifier: str) -> str:
-    """ "a sks dog"; a style's phrase takes no article."""
-    phrase = f"{identifier} {subject.class_noun}"
-    return phrase if subject.kind == "style" else f"a {phrase}"
-
-
-def class_prompt(subject: Subject) -> str:
-    return subject.class_noun if subject.kind == "style" else f"a {subject.class_noun}"

@@ -13,22 +13,24 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from transformers import CLIPTokenizer
 
 from baselines.finetuning import (
-    Augment,
-    Progress,
-    cache_latents,
     denoising_errors,
     frozen,
     image_size,
-    is_complete,
     read_references,
+    require_curve,
     require_finite,
     require_positive,
+    scale_of,
     training_schedule,
     with_components,
 )
+from baselines.latents import Augment, cache_latents
+from baselines.progress import Progress, fine_tune, is_complete
 from baselines.stable_diffusion import draw
+from baselines.words import is_one_token, refused_prompt, training_texts
 from umm_bench.base import Base
 from umm_bench.errors import UserError
 from umm_bench.methods import Case, Generation, Prompt, Subject
@@ -36,33 +38,23 @@ from umm_bench.seeding import seed_for
 
 logger = logging.getLogger(__name__)
 
-OBJECT_TEMPLATES = (
-    "a {}",
-    "the {}",
-    "one {}",
-    "a picture of a {}",
-    "a photo of a {}",
-    "a close view of a {}",
-)
-STYLE_TEMPLATES = (
-    "a picture in the style of {}",
-    "a drawing in the style of {}",
-    "{}",
-    "an image in {} style",
-)
 EMBEDDINGS_FILE = "learned_embeds.safetensors"  # the name that diffusers' load_textual_inversion looks for
 
 
 @dataclass(frozen=True)
 class TextualInversionConfig:
-    """Sized for the mini family on a CPU; for SD 1.5 diffusers' recipe takes 3,000 steps of batch 4 at 2e-3.
+    """`num_vectors` rows are learnt for the word; all start at the mean embedding of the class noun's tokens.
 
-    `num_vectors` rows are learnt for the word; all start at the mean embedding of the class noun's tokens.
+    `curve`: the numbers of steps, `steps` one of them, at which one training is kept (see `umm_bench.bench.asked`).
+    These defaults are for the mini family on a CPU.
     """
+
+    source: ClassVar[str] = "sized for the mini family"
 
     placeholder: str = "<umm-subject>"
     num_vectors: int = 1
     steps: int = 300
+    curve: tuple[int, ...] = ()
     batch_size: int = 4
     learning_rate: float = 5e-3
     weight_decay: float = 1e-2
@@ -70,6 +62,20 @@ class TextualInversionConfig:
 
     def __post_init__(self) -> None:
         require_positive(self, "num_vectors", "steps", "batch_size", "learning_rate")
+        require_curve(self.steps, self.curve)
+        if not self.placeholder or any(character.isspace() for character in self.placeholder):
+            raise ValueError(f"placeholder must be one word, got {self.placeholder!r}")
+
+
+@dataclass(frozen=True)
+class StableDiffusionTextualInversion(TextualInversionConfig):
+    """For Stable Diffusion 1.x and 2.x: 5e-4 scaled by a batch of 4, the pictures mirrored at random."""
+
+    source: ClassVar[str] = "diffusers, examples/textual_inversion"
+
+    steps: int = 3000
+    learning_rate: float = 2e-3
+    augment: Augment = "flip"
 
 
 class TextualInversion:
@@ -78,6 +84,19 @@ class TextualInversion:
     name = "textual_inversion"
     config_class = TextualInversionConfig
     max_subjects: ClassVar[int | None] = None
+    version: ClassVar[int] = 2
+
+    @staticmethod
+    def defaults(base: Base) -> TextualInversionConfig:
+        return StableDiffusionTextualInversion() if scale_of(base) == "sd" else TextualInversionConfig()
+
+    @staticmethod
+    def check(config: TextualInversionConfig, base: Base, case: Case, prompt: Prompt) -> str | None:
+        words = TextualInversion.words(config, case)
+        if taken := next((word for word in words if is_known(base.tokenizer, word)), None):
+            return f"the placeholder {taken!r} is already a word of the base; --set textual_inversion.placeholder"
+        stand_ins = ["x"] * len(words)  # one token each, as the words will be
+        return refused_prompt(base.tokenizer, prompt, stand_ins, more=config.num_vectors - 1)
 
     @staticmethod
     def words(config: TextualInversionConfig, case: Case) -> tuple[str, ...]:
@@ -99,11 +118,13 @@ class TextualInversion:
             "subject": subject.id,
         }
         if not is_complete(directory, record):
-            rows_VD, progress = self.initial_rows(subject), Progress(directory, record)
-            for _ in self.train(subject, rows_VD, progress):
-                pass
-            tensors = {self.config.placeholder: rows_VD.detach().cpu()}
-            progress.finish(directory, lambda path: save_file(tensors, path / EMBEDDINGS_FILE))
+            rows_VD = self.initial_rows(subject)
+            fine_tune(
+                directory,
+                record,
+                lambda progress: self.train(subject, rows_VD, progress),
+                lambda path: save_file({self.config.placeholder: rows_VD.detach().cpu()}, path / EMBEDDINGS_FILE),
+            )
             logger.info("learnt %s for %s", self.config.placeholder, subject.id)
         return load_file(directory / EMBEDDINGS_FILE)[self.config.placeholder]
 
@@ -150,19 +171,21 @@ class TextualInversion:
         pipe = self.copied_pipeline()
         # As load_textual_inversion will name them.
         words = [config.placeholder, *(f"{config.placeholder}_{i}" for i in range(1, config.num_vectors))]
-        if config.placeholder in pipe.tokenizer.get_vocab():
+        if is_known(pipe.tokenizer, config.placeholder):
             raise UserError(f"the placeholder {config.placeholder!r} is already a word of the base's tokenizer")
         pipe.tokenizer.add_tokens(words)
         word_ids = pipe.tokenizer.convert_tokens_to_ids(words)
         pipe.text_encoder.resize_token_embeddings(len(pipe.tokenizer), mean_resizing=False)
-        templates = STYLE_TEMPLATES if subject.kind == "style" else OBJECT_TEMPLATES
         ids_NL = pipe.tokenizer(
-            [template.format(" ".join(words)) for template in templates],
+            [text.replace(config.placeholder, " ".join(words)) for text in training_texts(subject, config.placeholder)],
             padding="max_length",
             truncation=True,
             max_length=pipe.tokenizer.model_max_length,
             return_tensors="pt",
         ).input_ids.to(rows_VD.device)
+        if not all(bool((ids_NL == word_id).any(1).all()) for word_id in word_ids):
+            most = pipe.tokenizer.model_max_length
+            raise UserError(f"{config.num_vectors} vectors do not fit into the {most} tokens of the text encoder")
 
         def put_rows(module: nn.Module, args: tuple[Tensor, ...], embeddings_BLD: Tensor) -> Tensor:
             for word_id, row_D in zip(word_ids, rows_VD.to(embeddings_BLD.dtype), strict=True):
@@ -175,10 +198,10 @@ class TextualInversion:
         optimizer = torch.optim.AdamW([rows_VD], lr=config.learning_rate, weight_decay=config.weight_decay)
         hook = pipe.text_encoder.get_input_embeddings().register_forward_hook(put_rows)
         try:
-            for step in range(progress.begin([rows_VD], optimizer) if progress else 0, config.steps):
+            for step in range(progress.begin([rows_VD], optimizer, config.steps) if progress else 0, config.steps):
                 generator = torch.Generator().manual_seed(seed_for(self.name, subject.id, step))
                 image_B = torch.randint(len(latents), (config.batch_size,), generator=generator)
-                text_B = torch.randint(len(templates), (config.batch_size,), generator=generator)
+                text_B = torch.randint(len(ids_NL), (config.batch_size,), generator=generator)
                 with frozen(pipe.unet, pipe.text_encoder):
                     h_BLD = pipe.text_encoder(ids_NL[text_B])[0]
                     z_BCHW = latents.sample(image_B, generator)
@@ -193,3 +216,8 @@ class TextualInversion:
                 yield step, loss.item()
         finally:
             hook.remove()
+
+
+def is_known(tokenizer: CLIPTokenizer, word: str) -> bool:
+    """Whether it stands in the vocabulary, alone or as the end of a word: its embedding is in use."""
+    return word in tokenizer.get_vocab() or is_one_token(tokenizer, word)

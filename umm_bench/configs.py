@@ -11,8 +11,8 @@ from umm_bench.errors import UserError
 from umm_bench.registry import did_you_mean
 
 
-def build_config(config_class: type, settings: Mapping[str, str], owner: str) -> Any:
-    """`config_class` with its defaults but for `settings`, each parsed by its field's type.
+def build_config(config_class: type, settings: Mapping[str, str], owner: str, defaults: Any = None) -> Any:
+    """`config_class` with its defaults, or `defaults`, one of it, but for `settings`, each parsed by its field's type.
 
     Fields may be str, int, float, bool, Literal of these, comma-separated tuples of these, or any of them
     with None ("none"). `UserError` naming `owner.key` for an unknown key or a value that does not parse.
@@ -29,9 +29,18 @@ def build_config(config_class: type, settings: Mapping[str, str], owner: str) ->
         except (ValueError, KeyError, StopIteration) as error:
             raise UserError(f"{owner}.{key}={text}: expected {_describe(hints[key])}") from error
     try:
-        return config_class(**values)
+        return config_class(**values) if defaults is None else dataclasses.replace(defaults, **values)
     except ValueError as error:
         raise UserError(f"{owner}: {error}") from error
+
+
+def describe(config: Any) -> str:
+    """The fields of a config as they would be set: "steps=200 identifiers=pty,nge"."""
+    return " ".join(f"{field.name}={_as_written(getattr(config, field.name))}" for field in dataclasses.fields(config))
+
+
+def _as_written(value: Any) -> str:
+    return (",".join(map(str, value)) or "none") if isinstance(value, tuple) else str(value)
 
 
 def _parse(text: str, kind: Any) -> Any:

@@ -69,6 +69,11 @@ class Case:
         return tuple(subject.class_noun for subject in self.subjects)
 
 
+def with_article(words: str, article: str = "a") -> str:
+    """ "a dog"; "an automobile", as the first letter is a vowel."""
+    return f"{article}n {words}" if words[:1].lower() in tuple("aeiou") else f"{article} {words}"
+
+
 _PLACE = re.compile(r"(?:\b(?P<article>[Aa]) )?\{subject(?:_(?P<number>[1-9]\d*))?\}")
 _MEANT = re.compile(r"\{\s*subj\w*[^}]*\}")
 
@@ -126,7 +131,7 @@ class Prompt:
             article, word = place["article"], words[subject]
             text += self.template[end : place.start()]
             if article is not None:
-                text += f"{article}n " if word[:1].lower() in tuple("aeiou") else f"{article} "
+                text += with_article(word, article).removesuffix(word)
             spans[subject] = (len(text), len(text) + len(word))
             text, end = text + word, place.end()
         return text + self.template[end:], tuple(spans[subject] for subject in sorted(spans))
@@ -149,6 +154,9 @@ class Method(Protocol):
     - `max_subjects`, optional, default 1: of how many subjects it can draw a case, None for any number. What it
       cannot draw is skipped and said to be, and is neither a failure nor a score;
     - `version`, optional, default 1: raise it when a change alters the images, so that they are made again;
+    - `defaults(base) -> config`, optional, static: what its settings are on this base where nobody sets them; without
+      it, what `config_class()` is. Asked while planning: it loads no weights. A `source` of that config, where these
+      numbers are from, has a run print them;
     - `weights(config, base) -> Sequence[Path]`, optional, static: local files or folders beside the base that
       the images depend on. Their content becomes part of each sample's key;
     - `check(config, base, case, prompt) -> str | None`, optional, static: in one line, why this prompt cannot be

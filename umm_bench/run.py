@@ -1,7 +1,8 @@
 """Run methods on a suite, score the images and report: `python -m umm_bench.run --methods umm,dreambooth`.
 
 A second run of the same command makes only what is missing. Settings of one method or metric are given as
-`--set NAME.KEY=VALUE`, e.g. `--set dreambooth.steps=100 --set clip_t.model=openai/clip-vit-base-patch32`.
+`--set NAME.KEY=VALUE`, e.g. `--set dreambooth.steps=100 --set clip_t.model=openai/clip-vit-base-patch32`. A method that
+is trained has a curve: `--set dreambooth.curve=50,100,200` scores it after each of these steps of one training.
 """
 
 import argparse
@@ -28,6 +29,7 @@ from umm_bench.cli.arguments import GUIDANCE, SEED, STEPS, Parser, whole
 from umm_bench.cli.commands import quiet_libraries, run_command
 from umm_bench.cli.outputs import check_folder
 from umm_bench.cli.progress import Tracker
+from umm_bench.configs import describe
 from umm_bench.errors import UserError
 from umm_bench.methods import METHODS, Generation
 from umm_bench.metrics.base import METRICS, is_for
@@ -127,6 +129,9 @@ def _execute(
     # Read before the work: code or weights that change while it runs must not count as what it ran with.
     plan = make_plan(request, selection)
     inputs = inputs_digest(request, selection, plan.base, plan.watched)
+    for method in plan.methods:
+        if source := getattr(method.config, "source", None):
+            print(f"settings  {method.name}: {describe(method.config)} (defaults: {source})", file=sys.stderr)
     left_out = [line for method in plan.methods for line in method.left_out]
     for line in left_out:
         print(f"left out  {line}", file=sys.stderr)

@@ -14,11 +14,12 @@ from umm_bench.methods import Subject
 
 
 def tiny_tokenizer() -> CLIPTokenizer:
-    """Single letters, so that every noun takes several tokens."""
+    """Single letters, so that every noun takes several tokens, two rare words, and one more that ends a longer one."""
     letters = "abcdefghijklmnopqrstuvwxyz<>-_,."
     words = ["<|startoftext|>", "<|endoftext|>", *letters, *(f"{letter}</w>" for letter in letters)]
-    vocabulary = {word: i for i, word in enumerate(words)}
-    return CLIPTokenizer(vocab=vocabulary, merges=[], model_max_length=40)
+    merges = [("s", "k"), ("sk", "s</w>"), ("p", "l"), ("pl", "l</w>"), ("z", "d"), ("zd", "r</w>"), ("a", "zdr</w>")]
+    vocabulary = {word: i for i, word in enumerate([*words, *("".join(pair) for pair in merges)])}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=48)
 
 
 @pytest.fixture(scope="session", params=["epsilon", "v_prediction"])
@@ -41,7 +42,7 @@ def tiny_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
                 intermediate_size=32,
                 num_hidden_layers=2,
                 num_attention_heads=2,
-                max_position_embeddings=40,
+                max_position_embeddings=48,
                 projection_dim=16,
                 bos_token_id=0,
                 eos_token_id=1,

@@ -12,17 +12,14 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
-from baselines import finetuning
-from baselines.dreambooth import DreamBooth, DreamBoothConfig, Pictures, class_prompt, instance_prompt
-from baselines.finetuning import (
-    cache_latents,
-    denoising_errors,
-    image_size,
-    read_references,
-    training_schedule,
-)
+from baselines import finetuning, progress
+from baselines.dreambooth import DreamBooth, DreamBoothConfig, Pictures
+from baselines.dreambooth_lora import DreamBoothLora, DreamBoothLoraConfig
+from baselines.finetuning import denoising_errors, image_size, read_references, training_schedule
+from baselines.latents import cache_latents
 from baselines.stable_diffusion import StableDiffusion, StableDiffusionConfig, draw
 from baselines.textual_inversion import TextualInversion, TextualInversionConfig
+from baselines.words import phrase
 from umm_bench.base import Base
 from umm_bench.errors import UserError
 from umm_bench.methods import METHODS, Case, Generation, Prompt, Subject
@@ -33,13 +30,13 @@ CONFIGS = {
     "sd": StableDiffusionConfig(),
     "textual_inversion": TextualInversionConfig(steps=3, batch_size=2),
     "dreambooth": DreamBoothConfig(steps=3, num_class_images=2, class_inference_steps=2),
-    "lora": DreamBoothConfig(steps=3, num_class_images=0, lora_rank=2),
+    "dreambooth_lora": DreamBoothLoraConfig(identifiers=("sks",), steps=3, num_class_images=0, rank=2),
 }
 CLASSES = {
     "sd": StableDiffusion,
     "textual_inversion": TextualInversion,
     "dreambooth": DreamBooth,
-    "lora": DreamBooth,
+    "dreambooth_lora": DreamBoothLora,
 }
 
 
@@ -90,7 +87,7 @@ def test_a_batch_equals_its_members(name: str, base: Base, subject: Subject, tmp
     assert np.abs(together[0] - together[1]).max() > 1
 
 
-@pytest.mark.parametrize("name", ["textual_inversion", "dreambooth", "lora"])
+@pytest.mark.parametrize("name", ["textual_inversion", "dreambooth", "dreambooth_lora"])
 def test_reload_draws_the_same_without_training(
     name: str, base: Base, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,7 +101,7 @@ def test_reload_draws_the_same_without_training(
     assert not list(directory.glob("*.bin"))
 
 
-@pytest.mark.parametrize("name", ["textual_inversion", "dreambooth", "lora"])
+@pytest.mark.parametrize("name", ["textual_inversion", "dreambooth", "dreambooth_lora"])
 def test_training_is_a_function_of_the_subject(name: str, base: Base, subject: Subject, tmp_path: Path) -> None:
     losses = []
     for directory, who in (("a", subject), ("b", subject), ("c", replace(subject, id="other"))):
@@ -117,20 +114,20 @@ def test_training_is_a_function_of_the_subject(name: str, base: Base, subject: S
 
 def cut_off(method, subject: Subject, directory: Path, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """A setup that saves whenever it can, and is killed in the step after `after`."""
-    step = finetuning.Progress.step
+    step = progress.Progress.step
 
-    def killed(progress, loss):
-        if len(progress.losses) == after:
+    def killed(kept, loss):
+        if len(kept.losses) == after:
             raise KeyboardInterrupt
-        progress._pause = 0.0
-        step(progress, loss)
+        kept._pause = 0.0
+        step(kept, loss)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(finetuning.Progress, "step", killed)
+        patch.setattr(progress.Progress, "step", killed)
         set_up(method, subject, directory)
 
 
-@pytest.mark.parametrize("name", ["textual_inversion", "dreambooth", "lora"])
+@pytest.mark.parametrize("name", ["textual_inversion", "dreambooth", "dreambooth_lora"])
 def test_a_killed_fine_tune_goes_on_as_if_nothing_had_been(
     name: str, base: Base, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,7 +138,8 @@ def test_a_killed_fine_tune_goes_on_as_if_nothing_had_been(
     before = json.loads((tmp_path / "state.unfinished" / "state.json").read_text())["seconds"]
     denoised = []
     errors = finetuning.denoising_errors
-    monkeypatch.setattr(f"baselines.{method.name}.denoising_errors", lambda *args: denoised.append(1) or errors(*args))
+    module = "textual_inversion" if name == "textual_inversion" else "dreambooth"
+    monkeypatch.setattr(f"baselines.{module}.denoising_errors", lambda *args: denoised.append(1) or errors(*args))
     monkeypatch.setattr("baselines.dreambooth.draw", lambda *args: pytest.fail("class images drawn again"))
     state = set_up(method, subject, directory)
     monkeypatch.undo()
@@ -156,7 +154,7 @@ def test_a_killed_fine_tune_goes_on_as_if_nothing_had_been(
 def test_a_full_disk_costs_the_saves_not_the_fine_tune(
     base: Base, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finetuning.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
+    monkeypatch.setattr(progress.shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     method = make("textual_inversion", base, steps=6)
     cut_off(method, subject, tmp_path / "state", monkeypatch, after=4)
     assert not list((tmp_path / "state.unfinished").glob("*.safetensors"))
@@ -175,7 +173,7 @@ def test_a_fine_tune_of_other_settings_does_not_go_on_from_it(
     assert record["seconds_before"] == 0
 
 
-@pytest.mark.parametrize("name", ["textual_inversion", "dreambooth", "lora"])
+@pytest.mark.parametrize("name", ["textual_inversion", "dreambooth", "dreambooth_lora"])
 def test_a_diverged_fine_tune_is_refused(name: str, base: Base, subject: Subject, tmp_path: Path) -> None:
     method = make(name, base, learning_rate=float("inf"))
     with pytest.raises(UserError, match=f"{method.name} of fox: the .* became nan at step 2; .*--set {method.name}.le"):
@@ -194,7 +192,7 @@ def evaluate(base: Base, subject: Subject, unet, h_1LD: torch.Tensor) -> float:
     return errors.mean().item()
 
 
-@pytest.mark.parametrize(("name", "rate"), [("dreambooth", 3e-3), ("lora", 3e-2)])
+@pytest.mark.parametrize(("name", "rate"), [("dreambooth", 3e-3), ("dreambooth_lora", 3e-2)])
 def test_dreambooth_lowers_the_subjects_loss(name: str, rate: float, base: Base, subject: Subject) -> None:
     method = make(name, base, steps=60, learning_rate=rate, batch_size=4)
     case = Case((subject,))
@@ -262,8 +260,8 @@ def test_dreambooth_saves_a_unet_that_diffusers_loads(base: Base, subject: Subje
 
 
 def test_lora_off_equals_base(base: Base, subject: Subject, tmp_path: Path) -> None:
-    method = make("lora", base, steps=20, learning_rate=3e-2, save_dtype="float32")
-    tuned = set_up(method, subject, tmp_path / "state")
+    method = make("dreambooth_lora", base, steps=20, learning_rate=3e-2, save_dtype="float32")
+    tuned = method.with_adapters([set_up(method, subject, tmp_path / "state")])
     plain = pixels(draw(base.pipeline(), "a sks red fox", [3], GENERATION))
     assert not np.array_equal(pixels(draw(tuned, "a sks red fox", [3], GENERATION)), plain)
     tuned.disable_lora()
@@ -281,8 +279,8 @@ def test_prior_images_belong_to_the_class(base: Base, subject: Subject) -> None:
 def test_words(base: Base, subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each method puts its own words in the same template; a style's phrase is used as it is."""
     style = replace(subject, class_noun="ink drawing", kind="style")
-    assert instance_prompt(subject, "sks") == "a sks red fox" and class_prompt(subject) == "a red fox"
-    assert instance_prompt(style, "sks") == "sks ink drawing" and class_prompt(style) == "ink drawing"
+    assert phrase(subject, "sks red fox") == "a sks red fox" and phrase(subject, "apple") == "an apple"
+    assert phrase(style, "sks ink drawing") == "sks ink drawing"
     seen = []
     monkeypatch.setattr(TextualInversion, "knowing", lambda self, states, words: None)
     for module in ("stable_diffusion", "textual_inversion", "dreambooth"):
@@ -296,7 +294,7 @@ def test_words(base: Base, subject: Subject, monkeypatch: pytest.MonkeyPatch) ->
     ]
 
 
-@pytest.mark.parametrize("name", ["sd", "textual_inversion", "dreambooth"])
+@pytest.mark.parametrize("name", CLASSES)
 def test_entry_points_name_the_classes(name: str) -> None:
     method = METHODS.load(name)
     assert method is CLASSES[name] and method.name == name
@@ -304,8 +302,12 @@ def test_entry_points_name_the_classes(name: str) -> None:
 
 
 def test_impossible_settings_are_named() -> None:
-    with pytest.raises(ValueError, match="lora_rank must be above 0"):
-        DreamBoothConfig(lora_rank=0)
+    with pytest.raises(ValueError, match="rank must be above 0"):
+        DreamBoothLoraConfig(rank=0)
+    with pytest.raises(ValueError, match="no point of the curve 5, 10"):
+        DreamBoothConfig(steps=7, curve=(5, 10))
+    with pytest.raises(ValueError, match="one word"):
+        TextualInversionConfig(placeholder="a word")
     with pytest.raises(ValueError, match="num_class_images"):
         DreamBoothConfig(num_class_images=-1)
     with pytest.raises(ValueError, match="num_vectors"):

@@ -8,16 +8,15 @@ from diffusers import DDPMScheduler
 from PIL import Image
 
 from baselines.finetuning import (
-    cache_latents,
     denoising_errors,
     frozen,
     image_size,
-    is_complete,
     read_references,
     require_finite,
-    save_state,
     training_schedule,
 )
+from baselines.latents import cache_latents
+from baselines.progress import is_complete, save_state
 from umm_bench.base import Base
 from umm_bench.errors import UserError
 from umm_bench.methods import Subject

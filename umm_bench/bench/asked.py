@@ -5,7 +5,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,21 +20,31 @@ _NEEDED = ("config_class", "setup", "generate")
 
 @dataclass(frozen=True)
 class Asked:
-    """`name` is what rows say. A method of `file` is its class `attribute`; `pictures` is a folder of finished ones."""
+    """`name` is what rows say. A method of `file` is its class `attribute`; `pictures` is a folder of finished ones.
+
+    `steps` is set for a point of a curve: the method after so many steps of the training that all points
+    are of. Its name is "METHOD@STEPS".
+    """
 
     name: str
     file: Path | None = None
     attribute: str = ""
     pictures: Path | None = None
+    steps: int | None = None
+
+    @property
+    def method(self) -> str:
+        """The name that its class and its settings go by."""
+        return self.name if self.steps is None else self.name.rpartition("@")[0]
 
     def load(self) -> Any:
         """The method's class. UserError for a file that cannot be imported, or whose class is no method."""
-        return METHODS.load(self.name) if self.file is None else _load(self.file, self.attribute)
+        return METHODS.load(self.method) if self.file is None else _load(self.file, self.attribute)
 
     @property
     def module(self) -> str | None:
         """The installed module that it is in."""
-        return METHODS.target(self.name).partition(":")[0] if self.file is None and self.pictures is None else None
+        return METHODS.target(self.method).partition(":")[0] if self.file is None and self.pictures is None else None
 
     @property
     def own_files(self) -> tuple[Path, ...]:
@@ -50,6 +60,26 @@ def read_methods(words: Sequence[str]) -> tuple[Asked, ...]:
         if names.count(name) > 1:
             raise UserError(f"two methods are named '{name}'; rename one: images:NAME=DIR, or the class's `name`")
     return found
+
+
+def with_curves(asked: Sequence[Asked], settings: Sequence[tuple[str, str, str]]) -> tuple[Asked, ...]:
+    """A method that has a `curve` among its settings, "50,100,200", becomes its points, the fewest steps first.
+
+    UserError where these are no numbers of steps.
+    """
+    curves = {owner: value for owner, key, value in settings if key == "curve"}
+    points: list[Asked] = []
+    for one in asked:
+        if one.name not in curves or one.pictures is not None:
+            points.append(one)
+            continue
+        text = curves[one.name]
+        steps = [part.strip() for part in text.split(",")]
+        if not all(re.fullmatch(r"[1-9]\d{0,8}", part) for part in steps) or len(set(steps)) < len(steps):
+            raise UserError(f"--set {one.name}.curve={text}: expected different numbers of steps, e.g. 50,100,200")
+        at = sorted(int(part) for part in steps)
+        points += [replace(one, name=f"{one.name}@{number}", steps=number) for number in at]
+    return tuple(points)
 
 
 def _read(word: str) -> Asked:

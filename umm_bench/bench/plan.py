@@ -124,7 +124,9 @@ def make_plan(request: Request, selection: Selection) -> Plan:
 
 def _plan_method(asked: Asked, request: Request, selection: Selection, base: Base, floor: bool) -> MethodPlan:
     name, method_class = asked.name, asked.load()
-    config = build_config(method_class.config_class, settings_of(request, name), name)
+    defaults = method_class.defaults(base) if hasattr(method_class, "defaults") else None
+    settings = settings_of(request, asked.method) | ({"steps": str(asked.steps)} if asked.steps else {})
+    config = build_config(method_class.config_class, settings, asked.method, defaults)
     weights = tuple(method_class.weights(config, base)) if hasattr(method_class, "weights") else ()
     weights += asked.own_files
     abilities = Abilities.of(method_class)

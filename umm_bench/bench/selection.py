@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
 
-from umm_bench.bench.asked import Asked, read_methods
+from umm_bench.bench.asked import Asked, read_methods, with_curves
 from umm_bench.errors import UserError
 from umm_bench.images import open_image
 from umm_bench.methods import Case, Generation, Prompt, Subject
@@ -56,7 +56,7 @@ class Request:
     @cached_property
     def asked(self) -> tuple[Asked, ...]:
         """The methods, the floor not among them. UserError for one that is not there."""
-        return read_methods(self.methods)
+        return with_curves(read_methods(self.methods), self.settings)
 
     @property
     def method_names(self) -> tuple[str, ...]:
@@ -102,7 +102,7 @@ def select(request: Request) -> Selection:
     """
     for name in request.metrics:
         METRICS.target(name)
-    owners = [*(asked.name for asked in request.asked), *request.metrics]
+    owners = [*(asked.method for asked in request.asked), *request.metrics]
     for owner, key, _ in request.settings:
         if owner not in owners:
             hint = did_you_mean(owner, owners)

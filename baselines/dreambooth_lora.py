@@ -1,0 +1,153 @@
+"""DreamBooth of low-rank adapters (Hu et al., 2106.09685): the UNet's attention gets a small addition for each subject.
+
+A subject is learnt alone, and a case of several is drawn with the sum of their adapters.
+"""
+
+import copy
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar, Literal
+
+import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.utils import convert_state_dict_to_diffusers
+from peft import LoraConfig
+from peft.utils import get_peft_model_state_dict
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor
+
+from baselines.dreambooth import DreamBooth, DreamBoothConfig
+from baselines.finetuning import require_positive, scale_of, with_components
+from baselines.stable_diffusion import draw
+from baselines.words import rare_tokens, refused_identifier, refused_pictures, refused_prompt
+from umm_bench.base import Base
+from umm_bench.methods import Case, Generation, Prompt, Subject
+from umm_bench.seeding import seed_for
+
+ATTENTION_PROJECTIONS = ("to_q", "to_k", "to_v", "to_out.0")
+WEIGHTS_FILE = "pytorch_lora_weights.safetensors"  # the name that diffusers' load_lora_weights looks for
+
+Adapter = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class DreamBoothLoraConfig(DreamBoothConfig):
+    """`identifiers` are the words that subjects get, by a digest of their ids: an adapter knows its subject by one word
+    wherever it is used. `scale` is the weight of each adapter when drawing.
+
+    Adapters want a rate about ten times that of the whole UNet. These defaults are for the mini family on a CPU.
+    """
+
+    source: ClassVar[str] = "ten times dreambooth's rate on the mini family, not tuned"
+
+    learning_rate: float = 3e-3
+    rank: int = 8
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "rank")
+
+
+@dataclass(frozen=True)
+class StableDiffusionDreamBoothLora(DreamBoothLoraConfig):
+    """For Stable Diffusion 1.x and 2.x, without prior preservation, which the source does not use."""
+
+    source: ClassVar[str] = "diffusers, examples/dreambooth, LoRA"
+
+    steps: int = 500
+    batch_size: int = 1
+    learning_rate: float = 1e-4
+    num_class_images: int = 0
+    rank: int = 4
+
+
+class DreamBoothLora(DreamBooth):
+    """An adapter for each subject, learnt alone; the adapters of a case are summed."""
+
+    name = "dreambooth_lora"
+    config_class = DreamBoothLoraConfig
+    setup_for: ClassVar[Literal["subject", "case"]] = "subject"
+    version: ClassVar[int] = 1
+
+    config: DreamBoothLoraConfig
+
+    def __init__(self, base: Base, config: DreamBoothLoraConfig, generation: Generation) -> None:
+        super().__init__(base, config, generation)
+        self._drawn_with: tuple[list[Adapter], StableDiffusionPipeline] | None = None
+
+    @staticmethod
+    def defaults(base: Base) -> DreamBoothLoraConfig:
+        config = StableDiffusionDreamBoothLora() if scale_of(base) == "sd" else DreamBoothLoraConfig()
+        return replace(config, identifiers=rare_tokens(base.tokenizer, 32) or config.identifiers)
+
+    @classmethod
+    def check(cls, config: DreamBoothConfig, base: Base, case: Case, prompt: Prompt) -> str | None:
+        identifiers = [identifier_of(config, subject) for subject in case.subjects]
+        if len(set(identifiers)) < len(identifiers):
+            return f"two subjects share an identifier ({', '.join(identifiers)}); --set {cls.name}.identifiers, more"
+        return (
+            refused_identifier(base.tokenizer, cls.name, identifiers, prompt)
+            or refused_pictures(case)
+            or refused_prompt(base.tokenizer, prompt, cls.words(config, case))
+        )
+
+    @staticmethod
+    def words(config: DreamBoothConfig, case: Case) -> tuple[str, ...]:
+        return tuple(f"{identifier_of(config, subject)} {subject.class_noun}" for subject in case.subjects)
+
+    def setup(self, subject: Subject, directory: Path) -> Adapter:  # type: ignore[override]
+        """Learns an adapter and saves it to `directory`, or finds it there."""
+        self.trained(Case((subject,)), directory)
+        return load_file(directory / WEIGHTS_FILE)
+
+    def generate(  # type: ignore[override]
+        self, states: Sequence[Adapter], case: Case, prompt: Prompt, seeds: Sequence[int]
+    ) -> list[Image.Image]:
+        pipe = self.with_adapters(states)
+        return draw(pipe, prompt.text(self.words(self.config, case)), seeds, self.generation)
+
+    def with_adapters(self, adapters: Sequence[Adapter]) -> StableDiffusionPipeline:
+        """A pipeline whose UNet, a copy, has all adapters on, each by `scale`. The last one is kept."""
+        known = self._drawn_with[0] if self._drawn_with else []
+        if len(known) != len(adapters) or any(a is not b for a, b in zip(known, adapters, strict=True)):
+            pipe = with_components(self.base.pipeline(), unet=copy.deepcopy(self.base.pipeline().unet))
+            names = [f"subject_{number}" for number in range(1, len(adapters) + 1)]
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Already found a `peft_config`")  # several are what is wanted
+                for name, adapter in zip(names, adapters, strict=True):
+                    pipe.load_lora_weights(dict(adapter), adapter_name=name)
+            pipe.set_adapters(names, [self.config.scale] * len(names))
+            self._drawn_with = (list(adapters), pipe)
+        assert self._drawn_with is not None
+        return self._drawn_with[1]
+
+    def trainable_unet(self, case: Case) -> UNet2DConditionModel:
+        """A float32 copy of the base's UNet in which only a new adapter takes gradients."""
+        unet = copy.deepcopy(self.base.pipeline().unet).float().requires_grad_(False)
+        rank = self.config.rank
+        with torch.random.fork_rng(devices=[]):  # peft draws the adapters from the global generator
+            torch.manual_seed(seed_for(self.name, case.id, "lora"))
+            unet.add_adapter(
+                LoraConfig(
+                    r=rank,
+                    lora_alpha=rank,
+                    init_lora_weights="gaussian",
+                    target_modules=[*ATTENTION_PROJECTIONS],
+                )
+            )
+        return unet
+
+    def save(self, unet: UNet2DConditionModel, directory: Path) -> None:
+        """Writes an adapter for `load_lora_weights`."""
+        dtype = getattr(torch, self.config.save_dtype)
+        layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))
+        layers = {name: weight.to(dtype) for name, weight in layers.items()}
+        StableDiffusionPipeline.save_lora_weights(directory, unet_lora_layers=layers)
+
+
+def identifier_of(config: DreamBoothConfig, subject: Subject) -> str:
+    return config.identifiers[seed_for("identifier", subject.id) % len(config.identifiers)]
