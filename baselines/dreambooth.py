@@ -18,8 +18,11 @@ from PIL import Image
 from torch import Tensor
 
 from baselines.finetuning import (
+    Precision,
     denoising_errors,
     image_size,
+    mixed,
+    precision_of,
     read_references,
     require_curve,
     require_finite,
@@ -66,6 +69,7 @@ class DreamBoothConfig:
     class_guidance_scale: float = 5.0
     prior_loss_weight: float = 1.0
     augment: Augment = "none"
+    mixed_precision: Precision = "no"
     save_dtype: Literal["float16", "float32"] = "float16"
 
     def __post_init__(self) -> None:
@@ -104,7 +108,8 @@ class DreamBooth:
     def defaults(base: Base) -> DreamBoothConfig:
         config = StableDiffusionDreamBooth() if scale_of(base) == "sd" else DreamBoothConfig()
         # A base without rare words keeps those that `check` then refuses with its reason.
-        return replace(config, identifiers=rare_tokens(base.tokenizer, 3) or config.identifiers)
+        identifiers = rare_tokens(base.tokenizer, 3) or config.identifiers
+        return replace(config, identifiers=identifiers, mixed_precision=precision_of(base))
 
     @classmethod
     def check(cls, config: DreamBoothConfig, base: Base, case: Case, prompt: Prompt) -> str | None:
@@ -183,7 +188,8 @@ class DreamBooth:
             if prior is not None:
                 z_class_BCHW, h_class_BLD = prior.sample(config.batch_size, generator)
                 z_BCHW, h_BLD = torch.cat([z_BCHW, z_class_BCHW]), torch.cat([h_BLD, h_class_BLD])
-            errors_B = denoising_errors(unet, schedule, z_BCHW.float(), h_BLD.float(), generator)
+            with mixed(pipe.device, config.mixed_precision):
+                errors_B = denoising_errors(unet, schedule, z_BCHW.float(), h_BLD.float(), generator)
             loss = errors_B[: config.batch_size].mean()
             if prior is not None:
                 loss = loss + config.prior_loss_weight * errors_B[config.batch_size :].mean()

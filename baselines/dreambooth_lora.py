@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from baselines.dreambooth import DreamBooth, DreamBoothConfig
-from baselines.finetuning import require_positive, scale_of, with_components
+from baselines.finetuning import precision_of, require_positive, scale_of, with_components
 from baselines.stable_diffusion import draw
 from baselines.words import rare_tokens, refused_identifier, refused_pictures, refused_prompt
 from umm_bench.base import Base
@@ -82,7 +82,8 @@ class DreamBoothLora(DreamBooth):
     @staticmethod
     def defaults(base: Base) -> DreamBoothLoraConfig:
         config = StableDiffusionDreamBoothLora() if scale_of(base) == "sd" else DreamBoothLoraConfig()
-        return replace(config, identifiers=rare_tokens(base.tokenizer, 32) or config.identifiers)
+        identifiers = rare_tokens(base.tokenizer, 32) or config.identifiers
+        return replace(config, identifiers=identifiers, mixed_precision=precision_of(base))
 
     @classmethod
     def check(cls, config: DreamBoothConfig, base: Base, case: Case, prompt: Prompt) -> str | None:

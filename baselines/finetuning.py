@@ -16,9 +16,11 @@ from umm_bench.base import Base
 from umm_bench.errors import UserError
 from umm_bench.images import open_image
 from umm_bench.methods import Case, Subject
+from umm_bench.train import choose_precision
 from umm_bench.weights import LOAD_ERRORS, first_line
 
 Scale = Literal["mini", "sd"]
+Precision = Literal["no", "bf16"]
 
 _SD_WIDTH = 768  # of the text that Stable Diffusion 1.x reads; 2.x reads 1024
 
@@ -104,6 +106,15 @@ def with_components(pipe: StableDiffusionPipeline, **replaced: Any) -> StableDif
     other = StableDiffusionPipeline(**components, requires_safety_checker=pipe.config.requires_safety_checker)
     other.set_progress_bar_config(disable=True)
     return other
+
+
+def precision_of(base: Base) -> Precision:
+    """What forward passes are fast in on the base's device; weights and losses stay float32."""
+    return "bf16" if choose_precision("auto", base.device) == "bf16" else "no"
+
+
+def mixed(device: torch.device, precision: Precision) -> torch.autocast:
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")
 
 
 @contextmanager

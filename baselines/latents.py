@@ -55,6 +55,11 @@ def cache_latents(vae: AutoencoderKL, images: Sequence[Image.Image], size: int, 
     )
 
 
+def forget() -> None:
+    """Encodes everything anew from here on, as another process would."""
+    _POSTERIORS.clear()
+
+
 @torch.no_grad()
 def _posterior(vae: AutoencoderKL, square: Image.Image) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation, each [1, C, H, W]. One picture at a time, so that company changes no bit of it."""

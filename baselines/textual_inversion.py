@@ -4,7 +4,7 @@ import copy
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,9 +16,12 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from baselines.finetuning import (
+    Precision,
     denoising_errors,
     frozen,
     image_size,
+    mixed,
+    precision_of,
     read_references,
     require_curve,
     require_finite,
@@ -59,6 +62,7 @@ class TextualInversionConfig:
     learning_rate: float = 5e-3
     weight_decay: float = 1e-2
     augment: Augment = "none"
+    mixed_precision: Precision = "no"
 
     def __post_init__(self) -> None:
         require_positive(self, "num_vectors", "steps", "batch_size", "learning_rate")
@@ -88,7 +92,8 @@ class TextualInversion:
 
     @staticmethod
     def defaults(base: Base) -> TextualInversionConfig:
-        return StableDiffusionTextualInversion() if scale_of(base) == "sd" else TextualInversionConfig()
+        config = StableDiffusionTextualInversion() if scale_of(base) == "sd" else TextualInversionConfig()
+        return replace(config, mixed_precision=precision_of(base))
 
     @staticmethod
     def check(config: TextualInversionConfig, base: Base, case: Case, prompt: Prompt) -> str | None:
@@ -202,10 +207,11 @@ class TextualInversion:
                 generator = torch.Generator().manual_seed(seed_for(self.name, subject.id, step))
                 image_B = torch.randint(len(latents), (config.batch_size,), generator=generator)
                 text_B = torch.randint(len(ids_NL), (config.batch_size,), generator=generator)
+                z_BCHW = latents.sample(image_B, generator)
                 with frozen(pipe.unet, pipe.text_encoder):
-                    h_BLD = pipe.text_encoder(ids_NL[text_B])[0]
-                    z_BCHW = latents.sample(image_B, generator)
-                    loss = denoising_errors(pipe.unet, schedule, z_BCHW, h_BLD, generator).mean()
+                    with mixed(pipe.device, config.mixed_precision):
+                        h_BLD = pipe.text_encoder(ids_NL[text_B])[0]
+                        loss = denoising_errors(pipe.unet, schedule, z_BCHW, h_BLD, generator).mean()
                     loss.backward()
                 norm = nn.utils.clip_grad_norm_([rows_VD], math.inf)  # measured, not clipped
                 require_finite(self.name, subject, step, loss, norm)
