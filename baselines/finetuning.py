@@ -12,11 +12,10 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from umm_bench.base import Base
+from umm_bench.base import Base, choose_precision
 from umm_bench.errors import UserError
 from umm_bench.images import open_image
 from umm_bench.methods import Case, Subject
-from umm_bench.train import choose_precision
 from umm_bench.weights import LOAD_ERRORS, first_line
 
 Scale = Literal["mini", "sd"]

@@ -42,11 +42,10 @@ from PIL import Image
 from benchmarks.common import time_ratio
 from benchmarks.stacks import SIZES, load_stack
 from figures import Figure, emit
-from umm_bench.base import pick_device
+from umm_bench.base import choose_precision, pick_device
 from umm_bench.bench.measure import Measured
 from umm_bench.cli.commands import quiet_libraries, run_command
 from umm_bench.images import open_image
-from umm_bench.train import choose_precision
 from umm_bench.umm import UMMPipeline, fuse_hidden_states, place_words
 from umm_bench.umm.augment import Augmentation
 from umm_bench.umm.encoded import EncodeConfig, EncodedPairs, encode_pairs

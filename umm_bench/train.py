@@ -106,18 +106,6 @@ def _from(kind: type[T], args: argparse.Namespace, **more: Any) -> T:
     return kind(**{name: value for name, value in vars(args).items() if name in names} | more)
 
 
-def choose_precision(asked: str, device_type: str) -> str:
-    """The precision of the frozen models, "no" or "bf16"; `asked` may be "auto"."""
-    import torch
-
-    if device_type == "cuda":
-        fast = torch.cuda.is_bf16_supported(including_emulation=False)
-    else:
-        # a step of the mini base takes about 0.6 of float32's time, with AMX or with AVX512-BF16 alone
-        fast = device_type == "cpu" and (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
-    return asked if asked != "auto" else "bf16" if fast else "no"
-
-
 def _encode(
     pipe: "UMMPipeline", data: Path, cache: Path, config: "EncodeConfig", accelerator: "Accelerator"
 ) -> "EncodedPairs":
@@ -247,7 +235,7 @@ def _check_outputs(args: argparse.Namespace, cache: Path) -> None:
 
 def command(args: argparse.Namespace) -> None:
     """Encodes the pairs, trains, and leaves the TIUE in `args.output`. UserError for unusable arguments."""
-    from umm_bench.base import load_base, resolve_model
+    from umm_bench.base import choose_precision, load_base, resolve_model
     from umm_bench.umm.augment import Augmentation
     from umm_bench.umm.checkpoint import STATE_FILE, load_state, run_identity, save_state
     from umm_bench.umm.encoded import EncodeConfig

@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.umm.conftest import picture
 from umm_bench import sample, train
+from umm_bench.base import choose_precision
 from umm_bench.cli.commands import signals_noted
 from umm_bench.umm import trainer
 from umm_bench.umm.checkpoint import STATE_FILE
@@ -178,7 +179,7 @@ PRECISIONS = [(True, True, "bf16"), (False, True, "bf16"), (False, False, "no")]
 def test_bfloat16_is_chosen_where_the_processor_multiplies_it(amx, avx512, chosen, monkeypatch):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: avx512)
-    assert train.choose_precision("auto", "cpu") == chosen and train.choose_precision("no", "cpu") == "no"
+    assert choose_precision("auto", "cpu") == chosen and choose_precision("no", "cpu") == "no"
 
 
 @pytest.mark.parametrize(
