@@ -1,8 +1,8 @@
 """DreamBooth (Ruiz et al., 2208.12242): the UNet itself is fine-tuned to know a subject by a rare identifier.
 
 Each step sees the subject's pictures as "a sks dog" and, so that the class is not forgotten, pictures that
-the base itself draws of "a dog" (prior preservation, equation 2). The text encoder is not trained, so the
-conditions are constants.
+the base itself draws of "a dog" (prior preservation, equation 2). The conditions are constants, unless the text
+encoder is trained too, as diffusers' script can.
 """
 
 import copy
@@ -16,6 +16,7 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 from torch import Tensor
+from transformers import CLIPTextModel
 
 from baselines.finetuning import (
     Precision,
@@ -31,7 +32,8 @@ from baselines.finetuning import (
     training_schedule,
     with_components,
 )
-from baselines.latents import Augment, cache_latents
+from baselines.latents import Augment
+from baselines.pictures import Pictures
 from baselines.progress import Progress, fine_tune, is_complete, room
 from baselines.stable_diffusion import draw
 from baselines.words import phrase, rare_tokens, refused_identifier, refused_pictures, refused_prompt
@@ -68,6 +70,7 @@ class DreamBoothConfig:
     class_inference_steps: int = 20
     class_guidance_scale: float = 5.0
     prior_loss_weight: float = 1.0
+    train_text_encoder: bool = False
     augment: Augment = "none"
     mixed_precision: Precision = "no"
     save_dtype: Literal["float16", "float32"] = "float16"
@@ -143,11 +146,12 @@ class DreamBooth:
         if is_complete(directory, record):
             return
         unet = self.trainable_unet(case)
+        text_encoder = copy.deepcopy(self.base.pipeline().text_encoder) if self.config.train_text_encoder else None
         fine_tune(
             directory,
             record,
-            lambda progress: self.train(case, unet, progress),
-            lambda path: self.save(unet, path),
+            lambda progress: self.train(case, unet, progress, text_encoder),
+            lambda path: self.save(unet, path, text_encoder),
         )
         logger.info("fine-tuned the UNet for %s", case.id)
 
@@ -161,37 +165,47 @@ class DreamBooth:
         return copy.deepcopy(self.base.pipeline().unet).float().requires_grad_(True)
 
     def train(
-        self, case: Case, unet: UNet2DConditionModel, progress: Progress | None = None
+        self,
+        case: Case,
+        unet: UNet2DConditionModel,
+        progress: Progress | None = None,
+        text_encoder: CLIPTextModel | None = None,
     ) -> Iterator[tuple[int, float]]:
-        """Fine-tunes `unet` in place, yielding (step, loss). Diverged, a UserError, when it does.
+        """Fine-tunes `unet` in place, and `text_encoder` if given, yielding (step, loss). Diverged where it does.
 
         Each step draws from the pictures of all subjects. With `progress` it goes on where a former call was cut off.
         """
         config, pipe = self.config, self.base.pipeline()
         size, subjects = image_size(pipe), case.subjects
         texts = [phrase(*named) for named in zip(subjects, self.words(config, case), strict=True)]
-        own = Pictures(self, [read_references(subject.references) for subject in subjects], texts, size)
-        prior = None
+        images = [read_references(subject.references) for subject in subjects]
+        pools = [Pictures(pipe.vae, images, texts, size, config.augment)]
         if config.num_class_images:
             beside = progress.folder.parent if progress else None
             images = [self.class_images(subject, beside) for subject in subjects]
-            prior = Pictures(self, images, [phrase(subject, subject.class_noun) for subject in subjects], size)
-        schedule = training_schedule(pipe)
+            texts = [phrase(subject, subject.class_noun) for subject in subjects]
+            pools.append(Pictures(pipe.vae, images, texts, size, config.augment))
         parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+        if text_encoder is not None:
+            pipe = with_components(pipe, text_encoder=text_encoder.requires_grad_(True).train())
+            parameters += text_encoder.parameters()
+        with torch.no_grad():
+            constant = [read(pipe, pool.texts) for pool in pools]
+        schedule = training_schedule(pipe)
         # Fused: the same update in a quarter of the time, which is an eighth of a step on a CPU.
         optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay, fused=True)
         unet.train()
         steps = config.steps * len(subjects)
         for step in range(progress.begin(parameters, optimizer, steps) if progress else 0, steps):
             generator = torch.Generator().manual_seed(seed_for(self.name, case.id, step))
-            z_BCHW, h_BLD = own.sample(config.batch_size, generator)
-            if prior is not None:
-                z_class_BCHW, h_class_BLD = prior.sample(config.batch_size, generator)
-                z_BCHW, h_BLD = torch.cat([z_BCHW, z_class_BCHW]), torch.cat([h_BLD, h_class_BLD])
+            drawn = [pool.sample(config.batch_size, generator) for pool in pools]
+            z_BCHW = torch.cat([z_BCHW for z_BCHW, _ in drawn]).float()
             with mixed(pipe.device, config.mixed_precision):
-                errors_B = denoising_errors(unet, schedule, z_BCHW.float(), h_BLD.float(), generator)
+                h_SLDs = constant if text_encoder is None else [read(pipe, pool.texts) for pool in pools]
+                h_BLD = torch.cat([h_SLD[group_B] for h_SLD, (_, group_B) in zip(h_SLDs, drawn, strict=True)]).float()
+                errors_B = denoising_errors(unet, schedule, z_BCHW, h_BLD, generator)
             loss = errors_B[: config.batch_size].mean()
-            if prior is not None:
+            if config.num_class_images:
                 loss = loss + config.prior_loss_weight * errors_B[config.batch_size :].mean()
             loss.backward()
             norm = torch.nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
@@ -229,40 +243,24 @@ class DreamBooth:
             seeds = [seed_for("dreambooth", "class", text, number) for number in some]
             yield from zip(some, draw(self.base.pipeline(), text, seeds, sampler), strict=True)
 
-    @torch.no_grad()
-    def condition(self, text: str) -> Tensor:
-        """Text hidden states [1, L, D], made as the pipeline makes them."""
-        pipe = self.base.pipeline()
-        h_1LD, _ = pipe.encode_prompt(text, pipe.device, 1, do_classifier_free_guidance=False)
-        return h_1LD
-
-    def save(self, unet: UNet2DConditionModel, directory: Path) -> None:
-        """Writes `unet/` for `UNet2DConditionModel.from_pretrained`."""
-        unet.to(getattr(torch, self.config.save_dtype)).save_pretrained(directory / "unet")
+    def save(self, unet: UNet2DConditionModel, directory: Path, text_encoder: CLIPTextModel | None = None) -> None:
+        """Writes `unet/` and, where it was trained, `text_encoder/`, for `from_pretrained`."""
+        dtype = getattr(torch, self.config.save_dtype)
+        unet.to(dtype).save_pretrained(directory / "unet")
+        if text_encoder is not None:
+            text_encoder.to(dtype).save_pretrained(directory / "text_encoder")
 
     def load(self, directory: Path) -> StableDiffusionPipeline:
         pipe = self.base.pipeline()
         unet = UNet2DConditionModel.from_pretrained(directory / "unet", dtype=pipe.unet.dtype)
-        return with_components(pipe, unet=unet.to(pipe.device))
+        tuned = {"unet": unet.to(pipe.device)}
+        if self.config.train_text_encoder:
+            text_encoder = CLIPTextModel.from_pretrained(directory / "text_encoder", dtype=pipe.text_encoder.dtype)
+            tuned["text_encoder"] = text_encoder.to(pipe.device)
+        return with_components(pipe, **tuned)
 
 
-class Pictures:
-    """Latents of one group of pictures a subject, each picture with the condition of its group."""
-
-    def __init__(
-        self, method: DreamBooth, groups: Sequence[Sequence[Image.Image]], texts: Sequence[str], size: int
-    ) -> None:
-        config, vae = method.config, method.base.pipeline().vae
-        caches = [cache_latents(vae, images, size, config.augment) for images in groups]
-        self.latents = replace(
-            caches[0],
-            mean_NCHW=torch.cat([cache.mean_NCHW for cache in caches]),
-            std_NCHW=torch.cat([cache.std_NCHW for cache in caches]),
-        )
-        self.group_N = torch.tensor([group for group, cache in enumerate(caches) for _ in range(len(cache))])
-        self.h_SLD = torch.cat([method.condition(text) for text in texts])
-
-    def sample(self, batch_size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Latents [B, C, H, W] of random pictures, and their conditions [B, L, D]."""
-        image_B = torch.randint(len(self.latents), (batch_size,), generator=generator)
-        return self.latents.sample(image_B, generator), self.h_SLD[self.group_N[image_B].to(self.h_SLD.device)]
+def read(pipe: StableDiffusionPipeline, texts: Sequence[str]) -> Tensor:
+    """Text hidden states [S, L, D], made as the pipeline makes them."""
+    h_SLD, _ = pipe.encode_prompt(list(texts), pipe.device, 1, do_classifier_free_guidance=False)
+    return h_SLD

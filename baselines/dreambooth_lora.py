@@ -18,6 +18,7 @@ from peft.utils import get_peft_model_state_dict
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import CLIPTextModel
 
 from baselines.dreambooth import DreamBooth, DreamBoothConfig
 from baselines.finetuning import precision_of, require_positive, scale_of, with_components
@@ -50,6 +51,8 @@ class DreamBoothLoraConfig(DreamBoothConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "rank")
+        if self.train_text_encoder:
+            raise ValueError("train_text_encoder: adapters are of the UNet only; the method dreambooth trains it")
 
 
 @dataclass(frozen=True)
@@ -142,7 +145,7 @@ class DreamBoothLora(DreamBooth):
             )
         return unet
 
-    def save(self, unet: UNet2DConditionModel, directory: Path) -> None:
+    def save(self, unet: UNet2DConditionModel, directory: Path, text_encoder: CLIPTextModel | None = None) -> None:
         """Writes an adapter for `load_lora_weights`."""
         dtype = getattr(torch, self.config.save_dtype)
         layers = convert_state_dict_to_diffusers(get_peft_model_state_dict(unet))

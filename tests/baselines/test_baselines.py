@@ -12,8 +12,8 @@ import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
-from baselines import finetuning, progress
-from baselines.dreambooth import DreamBooth, DreamBoothConfig, Pictures
+from baselines import dreambooth, finetuning, progress
+from baselines.dreambooth import DreamBooth, DreamBoothConfig, read
 from baselines.dreambooth_lora import DreamBoothLora, DreamBoothLoraConfig
 from baselines.finetuning import denoising_errors, image_size, read_references, training_schedule
 from baselines.latents import cache_latents
@@ -197,7 +197,7 @@ def test_dreambooth_lowers_the_subjects_loss(name: str, rate: float, base: Base,
     method = make(name, base, steps=60, learning_rate=rate, batch_size=4)
     case = Case((subject,))
     unet = method.trainable_unet(case)
-    h = method.condition("a sks red fox")
+    h = read(base.pipeline(), ["a sks red fox"]).detach()
     before = evaluate(base, subject, unet, h)
     assert before == pytest.approx(evaluate(base, subject, base.pipeline().unet, h), abs=1e-6)
     assert [step for step, _ in method.train(case, unet)] == list(range(60))
@@ -345,22 +345,21 @@ def test_dreambooth_learns_all_pictures_of_a_set_each_with_its_own_word(
     base: Base, pair: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = make("dreambooth", base, steps=3, batch_size=8)
-    conditions, pools = [], []
-    condition, sample = method.condition, Pictures.sample
+    texts, drawn = [], []
+    sample = dreambooth.Pictures.sample
 
     def sampled(pictures, batch_size, generator):
-        z_BCHW, h_BLD = sample(pictures, batch_size, generator)
-        pools.append((pictures, h_BLD))
-        return z_BCHW, h_BLD
+        z_BCHW, group_B = sample(pictures, batch_size, generator)
+        if pictures.texts == texts[0]:
+            assert pictures.group_N.tolist() == [0, 0, 1]
+            drawn.extend(group_B.tolist())
+        return z_BCHW, group_B
 
-    monkeypatch.setattr(method, "condition", lambda text: conditions.append(text) or condition(text))
-    monkeypatch.setattr(Pictures, "sample", sampled)
+    monkeypatch.setattr(dreambooth, "read", lambda pipe, of: texts.append(of) or read(pipe, of))
+    monkeypatch.setattr(dreambooth.Pictures, "sample", sampled)
     state = method.setup(pair, tmp_path / "state")
-    assert conditions == ["a sks red fox", "a pll cup", "a red fox", "a cup"]
-    own = pools[0][0]
-    assert own.group_N.tolist() == [0, 0, 1]
-    drawn = {int((own.h_SLD == h_LD).flatten(1).all(1).nonzero()) for pool, h in pools if pool is own for h_LD in h}
-    assert drawn == {0, 1}
+    assert texts == [["a sks red fox", "a pll cup"], ["a red fox", "a cup"]]
+    assert set(drawn) == {0, 1}
     record = json.loads((tmp_path / "state" / "state.json").read_text())
     assert record["steps"] == 6 and record["trained_parameters"] == sum(p.numel() for p in state.unet.parameters())
     seen = []

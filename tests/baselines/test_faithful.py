@@ -70,11 +70,12 @@ def text_of(pipe: Any, texts: list[str], text_encoder: Any = None) -> Tensor:
 
 
 def plain_dreambooth(
-    method: DreamBooth, case: Case, unet: Any, phrases: list[str], class_phrases: list[str]
+    method: DreamBooth, case: Case, unet: Any, phrases: list[str], class_phrases: list[str], text_encoder: Any = None
 ) -> Iterator[float]:
     """Equation 2 of 2208.12242: the subject's error, and the class's by the weight."""
     config, pipe = method.config, method.base.pipeline()
     parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    parameters += text_encoder.parameters() if text_encoder else []
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=1e-2, foreach=False, fused=False)
     unet.train()
     own: list[tuple[Tensor, str]] = []
@@ -90,8 +91,8 @@ def plain_dreambooth(
             image_B, z_BCHW = latents_of(pipe, [pixels for pixels, _ in pool], generator, config.batch_size)
             latents.append(z_BCHW)
             texts += [pool[image][1] for image in image_B.tolist()]
-        with torch.no_grad():
-            h_BLD = text_of(pipe, texts)
+        with torch.set_grad_enabled(text_encoder is not None):
+            h_BLD = text_of(pipe, texts, text_encoder)
         errors_B = diffusion_errors(pipe, unet, torch.cat(latents), h_BLD, generator)
         loss = errors_B[: config.batch_size].mean()
         if drawn:
@@ -110,7 +111,7 @@ def other(tmp_path: Path) -> Subject:
 
 
 @pytest.mark.parametrize("prior", [0, 3])
-@pytest.mark.parametrize("kind", ["dreambooth", "dreambooth_lora", "two subjects"])
+@pytest.mark.parametrize("kind", ["dreambooth", "dreambooth_lora", "two subjects", "text encoder"])
 def test_dreambooth_is_the_papers_update(kind: str, prior: int, base: Base, subject: Subject, other: Subject) -> None:
     # A low rate: Adam turns the rounding of a gradient next to nothing into a part of a whole step.
     settings: dict[str, Any] = {"steps": STEPS, "learning_rate": 1e-4, "num_class_images": prior}
@@ -124,11 +125,20 @@ def test_dreambooth_is_the_papers_update(kind: str, prior: int, base: Base, subj
         case, phrases, class_phrases = Case((subject, other)), [*phrases, "a pll egg"], [*class_phrases, "an egg"]
     ours, theirs = method.trainable_unet(case), method.trainable_unet(case)
     before = copy.deepcopy(ours.state_dict())
-    plain = list(plain_dreambooth(method, case, theirs, phrases, class_phrases))
-    found = [loss for _, loss in zip(range(STEPS), (loss for _, loss in method.train(case, ours)), strict=False)]
+    encoders = [copy.deepcopy(base.pipeline().text_encoder) if kind == "text encoder" else None for _ in range(2)]
+    plain = list(plain_dreambooth(method, case, theirs, phrases, class_phrases, encoders[1]))
+    training = method.train(case, ours, None, encoders[0])
+    found = [loss for _, (_, loss) in zip(range(STEPS), training, strict=False)]
     assert found == pytest.approx(plain, abs=TOLERANCE)
     for name, weight in ours.state_dict().items():
         assert torch.allclose(weight, theirs.state_dict()[name], atol=TOLERANCE, rtol=0), name
+    if encoders[0] is not None and encoders[1] is not None:
+        shared = base.pipeline().text_encoder.state_dict()
+        for name, weight in encoders[0].state_dict().items():
+            if not name.endswith("k_proj.bias"):  # softmax takes it out: its gradient is rounding alone
+                assert torch.allclose(weight, encoders[1].state_dict()[name], atol=TOLERANCE, rtol=0), name
+        weight = encoders[0].state_dict()["final_layer_norm.weight"]
+        assert (weight - shared["final_layer_norm.weight"]).abs().max() > 10 * TOLERANCE
     moved = [name for name, weight in ours.state_dict().items() if (weight - before[name]).abs().max() > 10 * TOLERANCE]
     assert moved and all("lora" in name for name in moved) == (kind == "dreambooth_lora")
 

@@ -183,3 +183,17 @@ def test_all_vectors_of_a_word_reach_the_picture(base: Base, subject: Subject, t
         changed = rows_VD.clone()
         changed[vector] += torch.linspace(-1, 1, 16)  # not the same everywhere, which a layer norm takes out
         assert not torch.allclose(ours, states(method.knowing([changed], ["<umm-subject>"])), atol=1e-3)
+
+
+def test_a_trained_text_encoder_draws_beside_its_unet_and_the_bases_stays(
+    base: Base, subject: Subject, tmp_path: Path
+) -> None:
+    method = make("dreambooth", base, steps=4, learning_rate=1e-2, train_text_encoder=True, save_dtype="float32")
+    shared = {name: weight.clone() for name, weight in base.pipeline().text_encoder.state_dict().items()}
+    pipe = set_up(method, subject, tmp_path / "state")
+    theirs = type(pipe.text_encoder).from_pretrained(tmp_path / "state" / "text_encoder")
+    trained = pipe.text_encoder.state_dict()
+    assert all(torch.equal(weight, trained[name]) for name, weight in theirs.state_dict().items())
+    assert all((weight - shared[name]).abs().max() > 1e-4 for name, weight in trained.items() if "mlp" in name)
+    assert all(torch.equal(weight, shared[name]) for name, weight in base.pipeline().text_encoder.state_dict().items())
+    assert all(parameter.grad is None for parameter in base.pipeline().text_encoder.parameters())
