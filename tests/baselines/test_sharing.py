@@ -197,3 +197,17 @@ def test_a_trained_text_encoder_draws_beside_its_unet_and_the_bases_stays(
     assert all((weight - shared[name]).abs().max() > 1e-4 for name, weight in trained.items() if "mlp" in name)
     assert all(torch.equal(weight, shared[name]) for name, weight in base.pipeline().text_encoder.state_dict().items())
     assert all(parameter.grad is None for parameter in base.pipeline().text_encoder.parameters())
+
+
+def test_a_saved_adapter_computes_what_was_trained(base: Base, subject: Subject, tmp_path: Path) -> None:
+    method = make("dreambooth_lora", base, steps=10, learning_rate=3e-2, rank=3, save_dtype="float32")
+    case, generator = Case((subject,)), torch.Generator().manual_seed(0)
+    trained = method.trainable_unet(case)
+    list(method.train(case, trained))
+    loaded = method.with_adapters([set_up(method, subject, tmp_path / "state")]).unet
+    z_BCHW, h_BLD = torch.randn(2, 4, 8, 8, generator=generator), torch.randn(2, 48, 16, generator=generator)
+    with torch.no_grad():
+        ours, theirs, plain = (
+            unet(z_BCHW, 500, encoder_hidden_states=h_BLD).sample for unet in (trained, loaded, base.pipeline().unet)
+        )
+    assert torch.allclose(ours, theirs, atol=1e-5) and (ours - plain).abs().max() > 1e-3
