@@ -123,8 +123,8 @@ MODELS: dict[str, Model] = {
             "A ConvNeXt of three stages had learnt nothing when a ResNet's loss was falling already. The one shipped "
             "before had half the channels and less than a quarter of the pictures, in batches of 96: identity top-1 "
             "0.64. Batches of 256 have more designs to be told from; what came of which was not measured.",
-            "The last run, 600 steps on a CPU, is the first that saw looks, each beside near misses of itself: it learnt "
-            "to tell them and kept what it knew of drawings within the interval. It is short of its aim.",
+            "The last run, 600 steps on a CPU, is the first that saw looks, each beside near misses of itself: it "
+            "learnt to tell them and kept what it knew of drawings within the interval. It is short of its aim.",
         ),
         pipeline_tag="image-feature-extraction",
     ),
