@@ -35,7 +35,7 @@ def option(
 
 
 # Arguments that name a folder or checkpoint; what is in it counts, not where it is.
-BY_CONTENT = frozenset({"input", "detector", "clip", "segmenter", "dedup_against"})
+BY_CONTENT = frozenset({"input", "detector", "clip", "segmenter", "dedup_against", "focus", "focus_quota"})
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,13 @@ class BuildConfig:
     limit: int | None = option(None, "source", "read at most this many rows of the corpus", kind=int)
     rows_per_shard: int = option(10_000, "source", "rows of a URL list that make one shard", kind=int)
     seed: int = option(0, "source", "chooses the pairs shown in the report", kind=int, least=0, most=MANY)
+
+    focus: str | None = option(
+        None, "focus", "file of concepts, one a line: mine only rows whose captions name one, with their other phrases"
+    )
+    focus_quota: int | None = option(
+        None, "focus", "at most so many pairs of each concept whose line names no quota of its own", kind=int
+    )
 
     executor: str = option(
         "local",
@@ -197,6 +204,8 @@ class BuildConfig:
             wanted = f"at least {least}" if value < least else f"at most {most}" if value > most else "a number"
             if not least <= value <= most or not math.isfinite(value):
                 raise UserError(f"--{f.name.replace('_', '-')} must be {wanted}, not {value}")
+        if self.focus_quota is not None and self.focus is None:
+            raise UserError("--focus-quota bounds the pairs of each concept of --focus FILE; give that too")
 
     def output_path(self) -> Path:
         return Path(self.output)

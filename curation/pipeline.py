@@ -17,9 +17,9 @@ from PIL import Image
 from curation.config import BuildConfig
 from curation.errors import Rejected
 from curation.filters import check_scores, choose_boxes
+from curation.focus import Focus, Name, Quota
 from curation.grounding import Grounder
 from curation.language.captions import clean_caption
-from curation.language.focus import Focus
 from curation.language.phrases import PhraseExtractor
 from curation.output.tally import Picture, Tally
 from curation.records import BadRow, Failure, Pair, Phrase, Sample, pair_id
@@ -63,14 +63,15 @@ class ShardMiner:
     extractor: PhraseExtractor
     grounder: Grounder
     models: PairModels = field(default_factory=PairModels)
+    focus: Focus | None = None
     tally: Tally = field(default_factory=Tally)
     failures: list[Failure] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._chunk_tally = Tally()  # of the chunk in preparation
         self._given: Counter[str] = Counter()  # examples in all chunks' tallies
-        self._focus = None if self.config.focus is None else Focus(self.config.focus, self.config.focus_quota)
         self._seen = DuplicateIndex(self.config.near_duplicate_bits, self.config.semantic_duplicates)
+        self._quota = Quota(self.focus) if self.focus else None
         self.extractor.forget()
 
     def mine(self, rows: Iterable[Sample | BadRow], limit: int | None = None) -> Iterator[list[Pair]]:
@@ -100,6 +101,11 @@ class ShardMiner:
             self._seen.add_bytes(digest)
             self._seen.add_near(phash)
             self._seen.add_similar(embedding)
+
+    def remember_pairs(self, pairs: Sequence[Name]) -> None:
+        """Pairs that the shard has already, for the quotas."""
+        if self._quota:
+            self._quota.choose(pairs)
 
     def tally_of_failed(self, failures: Sequence[Failure]) -> Tally:
         """What rows counted as when their downloads failed."""
@@ -174,21 +180,17 @@ class ShardMiner:
             self._chunk_tally.phrases += len(extraction.phrases) + len(extraction.refused)
             for text, rejection in extraction.refused:
                 self._chunk_tally.reject_phrase(rejection, text, self._picture(candidate))
-            if extraction.phrases:
-                with_phrases.append(replace(candidate, phrases=extraction.phrases))
-            else:
+            candidate = replace(candidate, phrases=extraction.phrases)
+            if not extraction.phrases:
                 self._reject(candidate, Rejected("caption_without_phrase"))
-        return self._check_focus(with_phrases)
+            elif self.focus and not any(map(self._focused, extraction.phrases)):
+                self._reject(candidate, Rejected("caption_out_of_focus"))
+            else:
+                with_phrases.append(candidate)
+        return with_phrases
 
-    def _check_focus(self, candidates: list[Candidate]) -> list[Candidate]:
-        if (focus := self._focus) is None:
-            return candidates
-
-        def step(candidate: Candidate) -> Candidate:
-            focus.check(candidate.sample.key, candidate.phrases)
-            return candidate
-
-        return self._each(candidates, step)
+    def _focused(self, phrase: Phrase) -> str | None:
+        return self.focus.named(phrase.text, phrase.head, phrase.concept, phrase.noun) if self.focus else None
 
     def _download(self, candidates: list[Candidate], downloads: list[Future[bytes]]) -> list[Candidate]:
         fetched = iter(downloads)
@@ -246,7 +248,8 @@ class ShardMiner:
         return self._each(candidates, step)
 
     def ground(self, candidates: list[Candidate]) -> list[Pair]:
-        """Pairs of prepared rows. Unlike `prepare` it keeps nothing in mind from one chunk to the next."""
+        """Pairs of prepared rows. From one chunk to the next it keeps in mind how full the quotas are."""
+        candidates = self._under_quota(candidates)
         images = [candidate.image for candidate in candidates if candidate.image is not None]
         texts = [[phrase.text for phrase in candidate.phrases] for candidate in candidates]
         boxes = [
@@ -262,13 +265,43 @@ class ShardMiner:
                     self.tally.reject_phrase(found, phrase.text, self._picture(candidate))
                 else:
                     own.append(make_pair(candidate, image, phrase, found))
-            if own:
+            kept = self._choose(own)
+            if kept:
                 self.tally.rows_kept += 1
             else:
-                self.tally.reject_row(Rejected("row_without_box"), candidate.caption, self._picture(candidate))
-            pairs += own
+                reason = Rejected("row_over_quota" if own else "row_without_box")
+                self.tally.reject_row(reason, candidate.caption, self._picture(candidate))
+            pairs += kept
         self.tally.pairs += len(pairs)
         return pairs
+
+    def _under_quota(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Those that the detector has to see: some concept that the caption names still wants pairs."""
+        if self._quota is None:
+            return candidates
+        left = []
+        for candidate in candidates:
+            concepts = filter(None, map(self._focused, candidate.phrases))
+            if not all(map(self._quota.is_full, concepts)):
+                left.append(candidate)
+                continue
+            self.tally.reject_row(Rejected("row_over_quota"), candidate.caption, self._picture(candidate))
+            for phrase in candidate.phrases:
+                self.tally.reject_phrase(Rejected("row_rejected"), phrase.text)
+        return left
+
+    def _choose(self, pairs: list[Pair]) -> list[Pair]:
+        """What the quotas leave of one row's pairs."""
+        if self._quota is None:
+            return pairs
+        kept = []
+        wanted = self._quota.choose([(pair.phrase, pair.head, pair.concept, pair.noun) for pair in pairs])
+        for pair, is_wanted in zip(pairs, wanted, strict=True):
+            if is_wanted:
+                kept.append(pair)
+            else:
+                self.tally.reject_phrase(Rejected("phrase_over_quota"), pair.phrase)
+        return kept
 
 
 def up_to(rows: Iterable[Sample | BadRow], limit: int) -> Iterator[Sample | BadRow]:

@@ -109,8 +109,9 @@ def append_pairs(path: Path, keys: set[str], miner: ShardMiner, samples: Sequenc
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    schema = arrow_schema()
     with pq.ParquetFile(path) as file:
+        schema = arrow_schema()
+        schema = schema.with_metadata({**(file.schema_arrow.metadata or {}), **(schema.metadata or {})})
 
         def tables() -> Iterator[pa.Table]:
             for group in range(file.num_row_groups):
@@ -118,6 +119,9 @@ def append_pairs(path: Path, keys: set[str], miner: ShardMiner, samples: Sequenc
                 table = file.read_row_group(group)
                 table = table.filter(pc.invert(pc.is_in(table["key"], pa.array(sorted(keys)))))
                 miner.remember(*(table[name].to_pylist() for name in ("sha256", "phash", "embedding")))
+                if miner.focus:
+                    columns = (table[name].to_pylist() for name in ("phrase", "head", "concept", "noun"))
+                    miner.remember_pairs(list(zip(*columns, strict=True)))
                 yield table.cast(schema)
             for pairs in miner.mine(samples):
                 yield to_arrow(pairs, schema)

