@@ -18,8 +18,9 @@ from curation.errors import UserError
 from curation.language.compounds import with_hyphens
 from curation.language.concepts import MAX_WORDS, WORD, names
 
+NAME = ("phrase", "head", "concept", "noun")
 Name = tuple[str, str, str, str]
-"""A pair's phrase, head, concept and noun."""
+"""What these columns say of a pair."""
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from atomic import whole_file
 from curation.config import BuildConfig
-from curation.focus import Name, Quota, read_focus
+from curation.focus import NAME, Name, Quota, read_focus
 from curation.language.concepts import count_concepts
 from curation.output.tally import Tally
 from curation.output.writer import COMPRESSION, Layout, file_digest, write_json, write_tables, write_text
@@ -70,14 +68,15 @@ def drop_duplicates_across_shards(layout: Layout, config: BuildConfig) -> None:
     seen = DuplicateIndex(config.near_duplicate_bits, config.semantic_duplicates)
     columns = ["sha256", "phash", *(["embedding"] if config.semantic_duplicates is not None else [])]
     for path in layout.shards:
-        images = {row["sha256"]: row for row in pq.read_table(path, columns=columns).to_pylist()}
+        rows = pq.read_table(path, columns=columns).to_pylist()
+        images = {row["sha256"]: row for row in rows}
         known = {
             digest
             for digest, row in images.items()
             if seen.has_bytes(digest) or seen.has_near(row["phash"]) or seen.has_similar(row.get("embedding"))
         }
         if known:
-            rewrite(path, lambda table, known=known: ~np.isin(table["sha256"].to_pylist(), sorted(known)))
+            rewrite(path, [row["sha256"] not in known for row in rows])
         for digest, row in images.items():
             if digest not in known:
                 seen.add_bytes(digest)
@@ -93,21 +92,18 @@ def drop_over_quota(layout: Layout, quota: Quota) -> None:
     import pyarrow.parquet as pq
 
     for path in layout.shards:
-        columns = ["sha256", "phrase", "head", "concept", "noun"]
+        digests, *columns = (column.to_pylist() for column in pq.read_table(path, columns=["sha256", *NAME]))
         rows: dict[str, list[Name]] = {}
-        for digest, *name in zip(*(column.to_pylist() for column in pq.read_table(path, columns=columns)), strict=True):
-            rows.setdefault(digest, []).append(tuple(name))
+        for digest, name in zip(digests, zip(*columns, strict=True), strict=True):
+            rows.setdefault(digest, []).append(name)
         wanted = {digest: quota.choose(pairs) for digest, pairs in rows.items()}
         lost = sum(choice.count(False) for choice in wanted.values())
         if lost:
             emptied = sum(not any(choice) for choice in wanted.values())
             before_rows, before_pairs = over_quota(path)
             choices = {digest: iter(choice) for digest, choice in wanted.items()}
-            rewrite(
-                path,
-                lambda table, choices=choices: [next(choices[digest]) for digest in table["sha256"].to_pylist()],
-                {OVER_QUOTA: json.dumps([before_rows + emptied, before_pairs + lost]).encode()},
-            )
+            gone = json.dumps([before_rows + emptied, before_pairs + lost]).encode()
+            rewrite(path, [next(choices[digest]) for digest in digests], {OVER_QUOTA: gone})
 
 
 def over_quota(path: Path) -> tuple[int, int]:
@@ -139,10 +135,8 @@ def total_tally(layout: Layout) -> Tally:
     return total
 
 
-def rewrite(
-    path: Path, wanted: Callable[[pa.Table], Sequence[bool] | np.ndarray], more: dict[bytes, bytes] | None = None
-) -> None:
-    """Keeps the rows that are wanted of each row group; ``more`` joins the file's metadata."""
+def rewrite(path: Path, wanted: Sequence[bool], more: dict[bytes, bytes] | None = None) -> None:
+    """Keeps the pairs that are wanted; ``more`` joins the file's metadata."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -150,9 +144,12 @@ def rewrite(
         schema = file.schema_arrow.with_metadata({**(file.schema_arrow.metadata or {}), **(more or {})})
 
         def tables() -> Iterator[pa.Table]:
+            done = 0
             for group in range(file.num_row_groups):
                 table = file.read_row_group(group)
-                yield table.filter(pa.array(wanted(table), pa.bool_())).replace_schema_metadata(schema.metadata)
+                mask = pa.array(wanted[done : done + table.num_rows], pa.bool_())
+                done += table.num_rows
+                yield table.filter(mask).replace_schema_metadata(schema.metadata)
 
         for _ in write_tables(path, tables(), schema):
             pass
