@@ -35,7 +35,10 @@ def option(
 
 
 # Arguments that name a folder or checkpoint; what is in it counts, not where it is.
-BY_CONTENT = frozenset({"input", "detector", "clip", "segmenter", "dedup_against", "focus", "focus_quota"})
+BY_CONTENT = frozenset({"input", "detector", "clip", "segmenter", "dedup_against"})
+
+# Younger than the format: a build without them is what it was before.
+WHERE_GIVEN = frozenset({"focus", "focus_quota"})
 
 
 @dataclass(frozen=True)
@@ -61,13 +64,6 @@ class BuildConfig:
     limit: int | None = option(None, "source", "read at most this many rows of the corpus", kind=int)
     rows_per_shard: int = option(10_000, "source", "rows of a URL list that make one shard", kind=int)
     seed: int = option(0, "source", "chooses the pairs shown in the report", kind=int, least=0, most=MANY)
-
-    focus: str | None = option(
-        None, "focus", "file of concepts, one a line: mine only rows whose captions name one, with their other phrases"
-    )
-    focus_quota: int | None = option(
-        None, "focus", "at most so many pairs of each concept whose line names no quota of its own", kind=int
-    )
 
     executor: str = option(
         "local",
@@ -122,7 +118,7 @@ class BuildConfig:
         None, "captions", "file of concepts, one a line: only rows whose captions name one of them are mined"
     )
     focus_quota: int | None = option(
-        None, "captions", "rows of one concept of --focus that are looked at, of each shard", kind=int
+        None, "captions", "at most so many pairs of each concept of --focus without a quota of its own", kind=int
     )
 
     max_punsafe: float = option(0.5, "scores", "drop rows above this NSFW probability", kind=float, least=0, most=1)
@@ -204,8 +200,6 @@ class BuildConfig:
             wanted = f"at least {least}" if value < least else f"at most {most}" if value > most else "a number"
             if not least <= value <= most or not math.isfinite(value):
                 raise UserError(f"--{f.name.replace('_', '-')} must be {wanted}, not {value}")
-        if self.focus_quota is not None and self.focus is None:
-            raise UserError("--focus-quota bounds the pairs of each concept of --focus FILE; give that too")
 
     def output_path(self) -> Path:
         return Path(self.output)
@@ -219,7 +213,9 @@ class BuildConfig:
         values = {
             f.name: getattr(self, f.name)
             for f in fields(self)
-            if f.metadata["in_fingerprint"] and f.name not in BY_CONTENT
+            if f.metadata["in_fingerprint"]
+            and f.name not in BY_CONTENT
+            and not (f.name in WHERE_GIVEN and getattr(self, f.name) is None)
         }
         whole = {"format": FORMAT_VERSION, "config": values, "shards": shards, "detector": detector_id}
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]

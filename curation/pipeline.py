@@ -17,9 +17,9 @@ from PIL import Image
 from curation.config import BuildConfig
 from curation.errors import Rejected
 from curation.filters import check_scores, choose_boxes
-from curation.focus import Focus, Name, Quota
 from curation.grounding import Grounder
 from curation.language.captions import clean_caption
+from curation.language.focus import Focus, Name, Quota
 from curation.language.phrases import PhraseExtractor
 from curation.output.tally import Picture, Tally
 from curation.records import BadRow, Failure, Pair, Phrase, Sample, pair_id
@@ -37,6 +37,8 @@ CHUNKS_AHEAD = 1
 # Of a URL list, chunks whose downloads are under way before the oldest of them is waited for: a slow host holds up
 # only its own rows.
 DOWNLOADS_AHEAD = 4
+# Before a chunk is begun, the one so many before it has been through the detector, however fast either is.
+CHUNKS_BEHIND = DOWNLOADS_AHEAD + CHUNKS_AHEAD + 2
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,6 @@ class ShardMiner:
     extractor: PhraseExtractor
     grounder: Grounder
     models: PairModels = field(default_factory=PairModels)
-    focus: Focus | None = None
     tally: Tally = field(default_factory=Tally)
     failures: list[Failure] = field(default_factory=list)
 
@@ -71,7 +72,9 @@ class ShardMiner:
         self._chunk_tally = Tally()  # of the chunk in preparation
         self._given: Counter[str] = Counter()  # examples in all chunks' tallies
         self._seen = DuplicateIndex(self.config.near_duplicate_bits, self.config.semantic_duplicates)
-        self._quota = Quota(self.focus) if self.focus else None
+        focus = Focus.of(self.config)
+        self._quota = None if focus is None else Quota(focus)
+        self._chunks = -1  # number of the one in preparation
         self.extractor.forget()
 
     def mine(self, rows: Iterable[Sample | BadRow], limit: int | None = None) -> Iterator[list[Pair]]:
@@ -116,6 +119,7 @@ class ShardMiner:
 
     def _begin(self, chunk: Sequence[Sample | BadRow]) -> tuple[list[Candidate], list[Future[bytes]], Tally]:
         """What the captions and scores leave of a chunk, and the downloads that were started for it."""
+        self._chunks += 1
         candidates = self._caption(chunk)
         urls = [candidate.sample.url or "" for candidate in candidates if candidate.sample.image is None]
         downloads = shared_fetcher(fetch_policy(self.config)).start(urls) if urls else []
@@ -180,17 +184,33 @@ class ShardMiner:
             self._chunk_tally.phrases += len(extraction.phrases) + len(extraction.refused)
             for text, rejection in extraction.refused:
                 self._chunk_tally.reject_phrase(rejection, text, self._picture(candidate))
-            candidate = replace(candidate, phrases=extraction.phrases)
-            if not extraction.phrases:
-                self._reject(candidate, Rejected("caption_without_phrase"))
-            elif self.focus and not any(map(self._focused, extraction.phrases)):
-                self._reject(candidate, Rejected("caption_out_of_focus"))
+            if extraction.phrases:
+                with_phrases.append(replace(candidate, phrases=extraction.phrases))
             else:
-                with_phrases.append(candidate)
-        return with_phrases
+                self._reject(candidate, Rejected("caption_without_phrase"))
+        return self._check_focus(with_phrases)
 
-    def _focused(self, phrase: Phrase) -> str | None:
-        return self.focus.named(phrase.text, phrase.head, phrase.concept, phrase.noun) if self.focus else None
+    def _check_focus(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Nothing is downloaded for a concept that has had enough for CHUNKS_BEHIND; what is newer hangs on the pace."""
+        if (quota := self._quota) is None:
+            return candidates
+
+        def step(candidate: Candidate) -> Candidate:
+            concepts = self._named(candidate)
+            if not concepts:
+                raise Rejected("not_in_focus")
+            if all(quota.is_full(concept, self._chunks - CHUNKS_BEHIND + 1) for concept in concepts):
+                raise Rejected("focus_quota_reached", ", ".join(concepts))
+            return candidate
+
+        return self._each(candidates, step)
+
+    def _named(self, candidate: Candidate) -> list[str]:
+        """The concepts in focus that the caption names."""
+        assert self._quota is not None
+        named = self._quota.focus.named
+        found = (named(phrase.text, phrase.head, phrase.concept, phrase.noun) for phrase in candidate.phrases)
+        return [concept for concept in found if concept is not None]
 
     def _download(self, candidates: list[Candidate], downloads: list[Future[bytes]]) -> list[Candidate]:
         fetched = iter(downloads)
@@ -269,7 +289,7 @@ class ShardMiner:
             if kept:
                 self.tally.rows_kept += 1
             else:
-                reason = Rejected("row_over_quota" if own else "row_without_box")
+                reason = Rejected("focus_quota_reached" if own else "row_without_box")
                 self.tally.reject_row(reason, candidate.caption, self._picture(candidate))
             pairs += kept
         self.tally.pairs += len(pairs)
@@ -279,13 +299,15 @@ class ShardMiner:
         """Those that the detector has to see: some concept that the caption names still wants pairs."""
         if self._quota is None:
             return candidates
+        self._quota.chunk += 1
         left = []
         for candidate in candidates:
-            concepts = filter(None, map(self._focused, candidate.phrases))
+            concepts = self._named(candidate)
             if not all(map(self._quota.is_full, concepts)):
                 left.append(candidate)
                 continue
-            self.tally.reject_row(Rejected("row_over_quota"), candidate.caption, self._picture(candidate))
+            reason = Rejected("focus_quota_reached", ", ".join(concepts))
+            self.tally.reject_row(reason, candidate.caption, self._picture(candidate))
             for phrase in candidate.phrases:
                 self.tally.reject_phrase(Rejected("row_rejected"), phrase.text)
         return left

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from atomic import whole_file
-from curation.focus import NAME
+from curation.language.focus import NAME
 from curation.output.tally import Tally
 from curation.output.writer import COMPRESSION, Layout, write_json, write_tables
 from curation.records import Failure, Sample, arrow_schema, to_arrow
@@ -120,7 +120,7 @@ def append_pairs(path: Path, keys: set[str], miner: ShardMiner, samples: Sequenc
                 table = file.read_row_group(group)
                 table = table.filter(pc.invert(pc.is_in(table["key"], pa.array(sorted(keys)))))
                 miner.remember(*(table[name].to_pylist() for name in ("sha256", "phash", "embedding")))
-                if miner.focus:
+                if miner.config.focus:
                     columns = (table[name].to_pylist() for name in NAME)
                     miner.remember_pairs(list(zip(*columns, strict=True)))
                 yield table.cast(schema)

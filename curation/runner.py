@@ -10,7 +10,6 @@ from typing import Any
 from curation.config import BY_CONTENT, BuildConfig
 from curation.defaults import default
 from curation.errors import UserError
-from curation.focus import read_focus
 from curation.grounding import Grounder, with_threshold
 from curation.language.focus import read_focus
 from curation.output.tally import Tally
@@ -96,8 +95,7 @@ def make_plan(config: BuildConfig, grounder: Grounder | None = None) -> Plan:
     else:
         config = with_threshold(config, None)
         detector = identity = f"{type(grounder).__module__}.{type(grounder).__qualname__}"
-    focus = read_focus(config)
-    identity = ", ".join([identity, *model_ids(config), *([f"focus {focus.digest}"] if focus else [])])
+    identity = ", ".join([identity, *model_ids(config)])
     fingerprint = config.fingerprint(shards=[(s.name, s.size) for s in shards], detector_id=identity)
     head = {
         "fingerprint": fingerprint,

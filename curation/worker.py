@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from curation.config import BuildConfig
-from curation.focus import read_focus
 from curation.grounding import Grounder, load_grounder
 from curation.output.writer import Layout, write_shard
 from curation.sources import Shard
@@ -61,7 +60,6 @@ class Worker:
         self._extractor = PhraseExtractor(self._config)
         self._grounder = self._grounder or load_grounder(self._config, self._detector)
         self._models = PairModels.load(self._config)
-        self._focus = read_focus(self._config)
 
     def __call__(self, task: ShardTask) -> Iterator[Progress]:
         from curation.retry import retry_shard, write_state
@@ -84,4 +82,4 @@ class Worker:
         from curation.pipeline import ShardMiner
 
         assert self._grounder is not None  # `load` has set it
-        return ShardMiner(self._config, self._extractor, self._grounder, self._models, self._focus)
+        return ShardMiner(self._config, self._extractor, self._grounder, self._models)

@@ -28,7 +28,7 @@ LAYERS: tuple[dict[str, str], ...] = (
     },
     {
         "curation.web": "curation.web",
-        "curation.language": "curation.language curation.safety curation.focus",
+        "curation.language": "curation.language curation.safety",
         "curation.vision": "curation.vision",
         "umm_bench.umm": "umm_bench.umm",
         "umm_bench.cli": "umm_bench.cli",

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from atomic import whole_file
 from curation.config import BuildConfig
-from curation.focus import NAME, Name, Quota, read_focus
 from curation.language.concepts import count_concepts
+from curation.language.focus import NAME, Focus, Name, Quota
 from curation.output.tally import Tally
 from curation.output.writer import COMPRESSION, Layout, file_digest, write_json, write_tables, write_text
 from curation.vision.dedup import DuplicateIndex
@@ -34,7 +34,7 @@ def finish(layout: Layout, config: BuildConfig, head: dict[str, Any]) -> Tally:
     from curation.output.report import Report
 
     drop_duplicates_across_shards(layout, config)
-    if focus := read_focus(config):
+    if focus := Focus.of(config):
         drop_over_quota(layout, Quota(focus))
     tally = total_tally(layout)
     tally.check(str(layout.root))
@@ -128,7 +128,7 @@ def total_tally(layout: Layout) -> Tally:
         pairs = rows_in(path)
         surplus_rows, surplus_pairs = over_quota(path)
         lost_rows, lost_pairs = tally.rows_kept - rows - surplus_rows, tally.pairs - pairs - surplus_pairs
-        tally.row_reasons += Counter(duplicate_across_shards=lost_rows, row_over_quota=surplus_rows)
+        tally.row_reasons += Counter(duplicate_across_shards=lost_rows, focus_quota_reached=surplus_rows)
         tally.phrase_reasons += Counter(row_rejected=lost_pairs, phrase_over_quota=surplus_pairs)
         tally.rows_kept, tally.pairs = rows, pairs
         total.add(tally)
