@@ -191,7 +191,7 @@ class ShardMiner:
         return self._check_focus(with_phrases)
 
     def _check_focus(self, candidates: list[Candidate]) -> list[Candidate]:
-        """Nothing is downloaded for a concept that has had enough for CHUNKS_BEHIND; what is newer hangs on the pace."""
+        """Nothing is downloaded for what has been full for CHUNKS_BEHIND: what is newer depends on the pace."""
         if (quota := self._quota) is None:
             return candidates
 

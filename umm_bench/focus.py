@@ -48,6 +48,14 @@ def mean_gains(rows: Sequence[dict[str, Any]]) -> dict[str, Interval]:
     return {metric: mean_interval(list(of.values()), list(of)) for metric, of in changes.items()}
 
 
+def newest(store: Store) -> str:
+    """The id of the run that ran last, of those that are no answer to an earlier one; "latest" without any."""
+    rows = store.rows(
+        "select run_id from runs where run_id not in (select run_id from focus_gains) order by executed desc limit 1"
+    )
+    return rows[0]["run_id"] if rows else "latest"
+
+
 def rare_cases(store: Store, run_id: str) -> list[str]:
     """The subjects of the classes that the run asks to mine."""
     rows = store.rows(
@@ -129,23 +137,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _command(words: list[str]) -> None:
     from umm_bench import run as bench
     from umm_bench.rare import latest, write_focus
+    from umm_bench.umm.pairs import count_pairs
 
     summary, _, rest = (__doc__ or "").partition("\n")
     parser = Parser(prog="python -m umm_bench.focus", description=summary, epilog=rest.strip())
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("--run", default="latest", help="id of a run of UMM (default: the one that ran last)")
+    parser.add_argument("--run", default="latest", help="id of a run of UMM (default: the last that was no rerun)")
     parser.add_argument("--output", type=Path, default=Path("reports"), help="folder of the store (default: reports)")
     parser.add_argument("--folder", type=Path, default=Path("runs/focus"), help="for pairs and TIUE (%(default)s)")
     parser.add_argument("--input", type=Path, help="corpus to mine (default: mini-LAION, made on the spot)")
     parser.add_argument("--limit", type=whole(), default=6000, help="rows of it that are read (%(default)s)")
-    parser.add_argument("--quota", type=whole(), default=200, help="rows of a class and shard (%(default)s)")
+    parser.add_argument("--quota", type=whole(), default=200, help="pairs of a class (%(default)s)")
     parser.add_argument("--steps", type=whole(), default=300, help="training steps (%(default)s)")
     options = parser.parse_args(words)
     check_folder(options.folder, "--folder")
     if not (options.output / "umm_bench.duckdb").is_file():
         raise UserError(f"no run is in {options.output}; `python -m umm_bench.run` makes one")
     with Store(options.output) as store:
-        run = latest(store, options.run)
+        run = latest(store, newest(store) if options.run == "latest" else options.run)
         if "umm" not in json.loads(run["config_json"])["methods"]:
             raise UserError(f"run {run['run_id']} is without UMM; name one that has it with --run")
         subjects, place = rare_cases(store, run["run_id"]), options.folder / run["run_id"]
@@ -154,6 +163,9 @@ def _command(words: list[str]) -> None:
             raise UserError(f"run {run['run_id']} lacks nothing of rare classes: nothing to mine")
         write_focus(store, run["run_id"], place / "focus.txt")
     _mine(options, place / "focus.txt", place / "pairs")
+    if not count_pairs(place / "pairs"):
+        lacking = _some(place / "focus.txt")
+        raise UserError(f"the corpus has no pair of {lacking}; name another with --input, or read more with --limit")
     _train(run, options, place / "pairs", place / "tiue")
     _check(bench.main(run_again(run, subjects, place / "tiue", options.output)), "the second run")
     with Store(options.output) as store:
@@ -161,6 +173,11 @@ def _command(words: list[str]) -> None:
         rows = gains(store, run["run_id"], after["run_id"])
         store.replace_of_run("focus_gains", after["run_id"], rows)
     show(rows, Console())
+
+
+def _some(focus: Path) -> str:
+    concepts = [line for line in focus.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
+    return ", ".join(concepts[:3]) + (f" and {len(concepts) - 3} more" if len(concepts) > 3 else "")
 
 
 def show(rows: Sequence[dict[str, Any]], console: Console) -> None:

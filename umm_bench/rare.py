@@ -48,7 +48,7 @@ def recount(store: Store, run: dict[str, Any], counts: dict[str, int], corpus: s
     columns = "subject, class_noun, corpus, count, instance_distance, stratum"
     rows = store.rows(f"select {columns} from rarity where run_id = ? order by subject", [run_id])
     rows = [{**row, "corpus": corpus, "count": counts.get(row["class_noun"].lower(), 0)} for row in rows]
-    rarity.write(store, run_id, rows, seed=0)
+    rarity.write(store, run_id, rows)
 
 
 def crossed(subjects: Sequence[dict[str, Any]], means: dict[str, float]) -> list[tuple[str, ...]]:

@@ -37,6 +37,10 @@ def test_the_loop_reports_the_paired_gain_of_the_rare_cases(tmp_path, monkeypatc
         (made,) = store.rows("select run_id from runs")
         wanted = {"concept": lacking.class_noun, "count": 1, "reason": "for the test", "rank": 1}
         store.replace_of_run("rarity_focus", made["run_id"], [wanted])
+    write_tar(tmp_path / "without" / "00000.tar", portraits(other.class_noun, 1))
+    words = ["--output", str(reports), "--folder", str(tmp_path / "none"), "--input", str(tmp_path / "without")]
+    assert focus.main(words) == 2
+    assert f"no pair of {lacking.class_noun}; name another with --input" in capsys.readouterr().err
     write_tar(tmp_path / "corpus" / "00000.tar", portraits(lacking.class_noun, 6))
     words = ["--output", str(reports), "--folder", str(tmp_path / "loop"), "--input", str(tmp_path / "corpus")]
     assert focus.main([*words, "--steps", "2"]) == 0, capsys.readouterr().err
@@ -65,3 +69,14 @@ def test_a_run_that_gives_nothing_to_mine_says_so(methods, tmp_path, capsys):
     assert focus.main(["--output", str(tmp_path), "--folder", str(tmp_path / "loop")]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and ("without UMM" if methods == ["sd"] else "nothing to mine") in said
+
+
+def test_a_rerun_is_not_what_the_next_loop_begins_from(tmp_path):
+    with Store(tmp_path) as store:
+        assert focus.newest(store) == "latest"
+        for day, name in enumerate(("before", "after"), start=1):
+            store.begin_run(name, datetime(2026, 1, day), command="x", suite="mini", config_json={"methods": ["umm"]})
+        assert focus.newest(store) == "after"
+        gain = {"before_run_id": "before", "method": "umm", "metric": "dino", "subject": "a", "before": 0, "after": 1}
+        store.replace_of_run("focus_gains", "after", [gain])
+        assert focus.newest(store) == "before"

@@ -36,13 +36,24 @@ def test_what_may_be_none_has_no_threshold():
     assert wrong.half is None
 
 
-def test_the_interval_covers_the_slope_about_as_often_as_it_says():
+@pytest.mark.parametrize("subjects", [6, 12, 30])
+def test_the_intervals_cover_about_as_often_as_they_say(subjects):
+    """Of the slope and of the threshold, also where rare subjects scatter less than frequent ones."""
     rng = np.random.default_rng(1)
-    x, held = np.linspace(0, 3, 24), 0
-    for seed in range(120):
-        line = fit(x, 0.3 * x + rng.normal(0, 0.4, len(x)), seed=seed)
-        held += line.low <= 0.3 <= line.high
-    assert 0.86 <= held / 120 <= 1
+    x = np.linspace(0, 3, subjects)
+    slopes, halves = [], []
+    for _ in range(400):
+        line = fit(x, 0.2 + 0.3 * x + rng.normal(0, 0.04 + 0.04 * x))
+        slopes.append(line.low <= 0.3 <= line.high)
+        if line.half is not None:
+            halves.append(line.half[1] <= (1.1 / 2 - 0.2) / 0.3 <= line.half[2])
+    assert len(halves) > 300
+    assert 0.92 <= np.mean(slopes) <= 0.99 and 0.92 <= np.mean(halves) <= 0.99
+
+
+def test_one_subject_apart_from_what_all_others_share_makes_no_line():
+    assert fit([0, 0, 0, 0, 0, 1], [0.1, 0.2, 0.3, 0.2, 0.2, 0.9]) is None
+    assert fit([0, 0, 0, 0, 1, 1], [0.1, 0.2, 0.3, 0.2, 0.8, 0.9]).slope == pytest.approx(0.65)
 
 
 def add_run(store: Store, scores: dict[str, float], run_id: str = "run-1") -> None:
@@ -70,7 +81,7 @@ def crossed(tmp_path):
     rows = [subject(f"s{i}-{k}", f"noun{i}", c, d) for i, c in enumerate(counts) for k, d in enumerate(distances)]
     with Store(tmp_path) as store:
         add_run(store, {row["subject"]: 0.2 * np.log10(row["count"]) for row in rows})
-        rarity.write(store, "run-1", rows, seed=0)
+        rarity.write(store, "run-1", rows)
     return tmp_path
 
 
@@ -112,7 +123,7 @@ def test_where_nobody_knows_counts_nothing_is_fitted_or_asked_for(tmp_path, caps
     rows = [subject(f"s{i}", "dog", None, None) for i in range(9)]
     with Store(tmp_path) as store:
         add_run(store, {row["subject"]: 0.5 for row in rows})
-        rarity.write(store, "run-1", rows, seed=0)
+        rarity.write(store, "run-1", rows)
     assert rare.main(["--output", str(tmp_path), "--focus", str(tmp_path / "focus.txt")]) == 0
     assert "no line is fitted" in capsys.readouterr().out
     assert [line for line in (tmp_path / "focus.txt").read_text().splitlines() if not line.startswith("#")] == []
