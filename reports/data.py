@@ -10,6 +10,7 @@ from typing import Any
 
 import duckdb
 
+from reports.several import SEVERAL_ROWS, Several, read_several
 from umm_bench.bench import schema
 from umm_bench.errors import UserError
 
@@ -99,6 +100,7 @@ class Report:
     comparisons: tuple[Comparison, ...]
     samples: tuple[Sample, ...]
     failures: tuple[Failure, ...]
+    several: Several
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
@@ -183,6 +185,7 @@ class Reader:
             comparisons=tuple(comparisons),
             samples=samples,
             failures=self.failures({sample.key: sample for sample in samples}),
+            several=read_several(self.rows(SEVERAL_ROWS), self.folder),
         )
 
     def run(self) -> Run:

@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 
 from reports.data import Interval, Report
+from umm_bench.bench import statistics
 
 WIDTH, HEIGHT = 600, 400
 LEFT, RIGHT, TOP, BOTTOM = 58, 24, 18, 46
@@ -93,7 +94,7 @@ class Axis:
         return tuple(Tick(self.place(i * step), f"{i * step:.{digits}f}") for i in numbers)
 
 
-def extent(interval: Interval) -> tuple[float, float]:
+def extent(interval: Interval | statistics.Interval) -> tuple[float, float]:
     """The lowest and highest value that an interval reaches; a mean without bounds is its own."""
     low = interval.mean if interval.low is None else interval.low
     high = interval.mean if interval.high is None else interval.high

@@ -5,147 +5,86 @@ JavaScript lacks only sorting and filtering.
 """
 
 import argparse
-import os
-import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
-from PIL import Image
-
-from reports.data import Interval, Report, latest_run, read_report
+from reports.charts import COLOURS, dots, label_bars
+from reports.data import Interval, Report, in_order, latest_run, read_report
 from reports.grid import write_grid
+from reports.page import write_page
+from reports.pictures import Pictures
 from reports.plot import extent, trade_off
+from reports.several import LABELS, MEANINGS
+from reports.words import file_name
 from umm_bench.errors import UserError
-from umm_bench.seeding import digest
 
-HERE = Path(__file__).parent
-THUMBNAIL_SIZE = 384
-PIXEL_ART_SIZE = 128  # up to here, smooth enlargement would invent detail
 WORST_CASES = 8  # a method
-TITLES = {
-    "clip_t": "CLIP-T",
-    "clip_i": "CLIP-I",
-    "dino": "DINO",
-    "identity": "Identity",
-    "concept": "Concept",
-    "background": "Background",
-}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """`href` is relative to the page, None for a picture that is missing or cannot be read."""
-
-    href: str | None
-    pixelated: bool
-    source: str
 
 
 def render_run(store_path: Path, run_id: str, output: Path) -> Path:
-    """Writes `output/<run_id>/index.html`, the pictures it shows and a `grid.png`; returns the page's path.
+    """Writes the pages of a run into `output/<run_id>/`, the pictures they show and a `grid.png`; returns the first
+    page's path.
 
     `UserError` when the database or the run is not there. A missing picture is shown as missing.
     """
     report = read_report(store_path, run_id)
     folder = output / file_name(run_id)
     pictures = Pictures(folder)
-    environment = Environment(
-        loader=FileSystemLoader(HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"title_of": title_of, "number": number, "evidence": evidence}
-    page = environment.get_template("run.html.j2").render(
-        report=report,
+    shared = {
+        "run": report.run,
+        "report": report,
+        "picture": pictures.of,
+        "colour": {method: i % COLOURS for i, method in enumerate(report.methods)},
+    }
+    write_page(
+        "run.html.j2",
+        folder / "index.html",
         plot=trade_off(report),
-        picture=pictures.of,
         track=lambda metric, interval: track(report, metric, interval),
         best={metric: best_mean(report, metric) for metric in report.metrics},
-        colour={method: i % 8 for i, method in enumerate(report.methods)},
         worst={
             method: [failure for failure in report.failures if failure.sample.method == method][:WORST_CASES]
             for method in report.methods
         },
-        style=asset("report.css"),
-        script=asset("report.js"),
+        **shared,
     )
+    write_page("several.html.j2", folder / "several.html", **several_page(report), **shared)
     write_grid(report, folder / "grid.png")
-    target, partial = folder / "index.html", folder / "index.html.partial"
-    partial.write_text(page, encoding="utf-8")
-    os.replace(partial, target)
     pictures.prune()
-    return target
+    return folder / "index.html"
 
 
-class Pictures:
-    """Copies into the report's folder, at most `THUMBNAIL_SIZE` pixels; copies with their source's time are kept."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.used: set[Path] = set()
-        (folder / "images").mkdir(parents=True, exist_ok=True)
-
-    def of(self, source: Path, name: str) -> Picture:
-        href = f"images/{file_name(name)}.png"
-        target = self.folder / href
-        try:
-            made = source.stat().st_mtime_ns
-            if not target.exists() or target.stat().st_mtime_ns != made:
-                partial = target.with_suffix(".partial")
-                with Image.open(source) as image:
-                    image.thumbnail((THUMBNAIL_SIZE, THUMBNAIL_SIZE), Image.Resampling.LANCZOS)
-                    image.convert("RGB").save(partial, "PNG")
-                os.utime(partial, ns=(made, made))
-                os.replace(partial, target)
-            with Image.open(target) as image:
-                pixelated = max(image.size) <= PIXEL_ART_SIZE
-        except OSError:
-            return Picture(None, False, str(source))
-        self.used.add(target)
-        return Picture(href, pixelated, str(source))
-
-    def prune(self) -> None:
-        """Removes what an earlier rendering of the same run showed and this one does not."""
-        for path in (self.folder / "images").iterdir():
-            if path not in self.used:
-                path.unlink()
-
-
-def file_name(text: str) -> str:
-    """`text` where it is a plain name, else what is plain of it and a digest: no two texts share a name."""
-    plain = re.sub(r"[^A-Za-z0-9_-]+", "_", text)
-    return plain if plain == text else f"{plain}-{digest(text, length=8)}"
-
-
-def asset(name: str) -> Markup:
-    """A file of ours, which goes into the page unescaped."""
-    return Markup((HERE / "assets" / name).read_text(encoding="utf-8"))
-
-
-def title_of(metric: str) -> str:
-    return TITLES.get(metric, metric)
-
-
-def number(value: float | None, digits: int = 3, sign: str = "") -> str:
-    return "–" if value is None else f"{value:{sign}.{digits}f}"
-
-
-def evidence(value: Any) -> str:
-    """One value of a failure's evidence as a reader wants it, nested ones in a line."""
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    if isinstance(value, dict):
-        return ", ".join(f"{title_of(key).replace('_', ' ')} {evidence(part)}" for key, part in value.items())
-    if isinstance(value, list):
-        return ", ".join(map(evidence, value))
-    return str(value)
+def several_page(report: Report) -> dict[str, Any]:
+    """What the page on several subjects is made of."""
+    several = report.several
+    rates = several.rates()
+    methods = in_order(set(rates), report.methods)
+    shares = [
+        {"method": method, "label": label, "share": rates[method][label].mean} for method in methods for label in LABELS
+    ]
+    traits = several.traits()
+    common = [
+        {"what": f"{trait.value}", "method": method, "mean": rate.mean, "low": extent(rate)[0], "high": extent(rate)[1]}
+        for trait in traits
+        for method, rate in trait.failing.items()
+    ]
+    return {
+        "several": several,
+        "rates": rates,
+        "methods": methods,
+        "bars": label_bars(shares, methods, LABELS) if shares else None,
+        "traits": traits,
+        "dots": dots(common, methods, "share that is not right", "Share of failing subjects by trait")
+        if common
+        else None,
+        "labels": LABELS,
+        "meanings": MEANINGS,
+        "examples": {label: several.examples(label) for label in LABELS},
+        "confusion": several.confusion(),
+        "agreement": several.agreement(),
+    }
 
 
 def best_mean(report: Report, metric: str) -> float:
