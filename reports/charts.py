@@ -87,3 +87,42 @@ def dots(values: Sequence[Mapping[str, Any]], methods: Sequence[str], axis: str,
         x2="high:Q",
     )
     return svg(lines_of + base.mark_point(filled=True, size=55, opacity=1).encode(x="mean:Q"), says)
+
+
+def against_cost(
+    values: Sequence[Mapping[str, Any]], methods: Sequence[str], title: str, lines: Mapping[str, float]
+) -> Markup:
+    """Quality over cost, a panel a kind of cost: rows of method, cost, seconds, mean, low and high; `lines` are levels
+    drawn across."""
+    kinds = list(dict.fromkeys(row["cost"] for row in values))
+    levels = [row[name] for row in values for name in ("low", "high")] + list(lines.values())
+    room = 0.08 * (max(levels) - min(levels)) or 0.05
+    y = alt.Scale(domain=[min(levels) - room, max(levels) + room], nice=False)
+    panels = []
+    for kind in kinds:
+        chosen = [row for row in values if row["cost"] == kind]
+        most = max(1.0, 1.1 * max(row["seconds"] for row in chosen))
+        x = alt.Scale(type="symlog", domain=[0, most], nice=False)
+        base = alt.Chart(rows(chosen), width=270, height=230).encode(
+            x=alt.X("seconds:Q", title=kind, scale=x, axis={"tickCount": 4}),
+            color=alt.Color("method:N", scale=method_colour(methods), title=None, legend=None),
+        )
+        points = base.mark_point(filled=True, size=80, opacity=1).encode(
+            y=alt.Y("mean:Q", title=title, scale=y),
+            shape=alt.Shape("method:N", scale=alt.Scale(domain=list(methods)), legend=None),
+        )
+        names = base.mark_text(align="left", dx=8, dy=-8).encode(y="mean:Q", text="method:N", color=alt.value(INK))
+        whiskers = base.mark_rule(strokeWidth=1.5, opacity=0.6).encode(
+            y=alt.Y("low:Q", title=title, scale=y), y2="high:Q"
+        )
+        layers = [whiskers, points, names]
+        if lines:
+            level = alt.Chart(rows([{"name": name, "at": at} for name, at in lines.items()])).encode(
+                y=alt.Y("at:Q", scale=y)
+            )
+            layers += [
+                level.mark_rule(strokeDash=[5, 4], color=SOFT),
+                level.mark_text(align="left", dy=-6, color=SOFT).encode(text="name:N", x=alt.value(4)),
+            ]
+        panels.append(alt.layer(*layers))
+    return svg(alt.hconcat(*panels), f"{title} over {' and over '.join(kinds)}, one point a method")

@@ -43,6 +43,14 @@ class Cost:
 
 
 @dataclass(frozen=True)
+class Scale:
+    """What a mean lies between: plain SD on the same subjects, and their real images; None where not known."""
+
+    floor: float | None
+    ceiling: float | None
+
+
+@dataclass(frozen=True)
 class Sample:
     path: Path
     references: tuple[Path, ...]
@@ -96,6 +104,9 @@ class Report:
     metrics: tuple[str, ...]
     protocols: dict[str, str]
     summaries: dict[tuple[str, str], Interval]  # (method, metric)
+    scales: dict[tuple[str, str], Scale]
+    lower_is_better: frozenset[str]
+    failed: dict[tuple[str, str], int]  # images that were asked for and have no score, as drawing or scoring failed
     costs: dict[str, Cost]
     comparisons: tuple[Comparison, ...]
     samples: tuple[Sample, ...]
@@ -121,20 +132,21 @@ class Report:
 
 def read_report(store_path: Path, run_id: str) -> Report:
     """Everything the store knows of a run. UserError when the file or the run is not there."""
-    with _open(store_path) as connection:
+    with open_store(store_path) as connection:
         return Reader(connection, store_path.parent, run_id).report()
 
 
 def latest_run(store_path: Path) -> str:
     """The id of the run that was last executed. UserError when the file or any run is not there."""
-    with _open(store_path) as connection:
+    with open_store(store_path) as connection:
         found = connection.execute("select run_id from runs order by executed desc limit 1").fetchone()
     if found is None:
         raise UserError(f"{store_path} holds no run; `python -m umm_bench.run` makes one")
     return found[0]
 
 
-def _open(store_path: Path) -> duckdb.DuckDBPyConnection:
+def open_store(store_path: Path) -> duckdb.DuckDBPyConnection:
+    """The database. UserError when the file is not there or cannot be read."""
     if not store_path.is_file():
         raise UserError(f"there is no results file {store_path}; `python -m umm_bench.run` makes one")
     try:
@@ -157,13 +169,12 @@ class Reader:
         run = self.run()
         samples = self.samples()
         protocols = dict(self.rows("select metric, protocol from run_protocols where run_id = ?"))
-        summaries = {
-            (method, metric): Interval(*interval)
-            for method, metric, *interval in self.rows(
-                "select method, metric, mean, low, high, samples, cases from summaries where run_id = ?"
-                " order by subject_count desc"  # of cases of one subject, where there are any
-            )
-        }
+        means = self.rows(
+            "select method, metric, floor, ceiling, mean, low, high, samples, cases from summaries where run_id = ?"
+            " order by subject_count desc"  # of cases of one subject, where there are any
+        )
+        summaries = {(method, metric): Interval(*interval) for method, metric, _, _, *interval in means}
+        lower = self.rows("select metric from run_protocols where run_id = ? and lower_is_better")
         comparisons = [
             Comparison(method, reference, metric, Interval(*effect))
             for method, reference, metric, *effect in self.rows(
@@ -181,6 +192,9 @@ class Reader:
             metrics=metrics,
             protocols=protocols,
             summaries=summaries,
+            scales={(method, metric): Scale(*scale) for method, metric, *scale in (row[:4] for row in means)},
+            lower_is_better=frozenset(metric for (metric,) in lower),
+            failed=self.failed(methods, metrics),
             costs=self.costs(),
             comparisons=tuple(comparisons),
             samples=samples,
@@ -238,6 +252,25 @@ class Reader:
             """
         )
         return {row[0]: Cost(*row[1:]) for row in rows}
+
+    def failed(self, methods: Sequence[str], metrics: Sequence[str]) -> dict[tuple[str, str], int]:
+        fewest = "(select min(subject_count) from summaries where summaries.run_id = run_samples.run_id)"
+        undrawn = dict(
+            self.rows(
+                "select method, count(*) from run_samples join undrawn using (sample_key)"
+                f" where run_id = ? and status = 'failed' and subject_count = {fewest} group by method"
+            )
+        )
+        unscored = {
+            (method, metric): number
+            for method, metric, number in self.rows(
+                "select method, metric, count(*) from run_samples join samples using (sample_key)"
+                " join unscored using (sample_key) join run_protocols using (run_id, metric, protocol)"
+                f" where run_id = ? and status = 'failed' and subject_count = {fewest} group by all"
+            )
+        }
+        pairs = [(method, metric) for method in methods for metric in metrics]
+        return {pair: undrawn.get(pair[0], 0) + unscored.get(pair, 0) for pair in pairs}
 
     def failures(self, samples: dict[str, Sample]) -> tuple[Failure, ...]:
         rows = self.rows(

@@ -1,7 +1,7 @@
-"""A run as one folder of HTML and pictures: `python -m reports.render --run RUN_ID`.
+"""A run as one folder of HTML and pictures, and an index of all runs: `python -m reports.render --run RUN_ID`.
 
-The page opens from the disk, asks the network for nothing, and without
-JavaScript lacks only sorting and filtering.
+The pages open from the disk, ask the network for nothing, and without
+JavaScript lack only sorting and filtering.
 """
 
 import argparse
@@ -10,22 +10,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from reports.charts import COLOURS, dots, label_bars
-from reports.data import Interval, Report, in_order, latest_run, read_report
+from markupsafe import Markup
+
+from reports.charts import COLOURS, against_cost, dots, label_bars
+from reports.data import Report, in_order, latest_run, read_report
 from reports.grid import write_grid
 from reports.page import write_page
 from reports.pictures import Pictures
 from reports.plot import extent, trade_off
+from reports.runs import write_index
 from reports.several import LABELS, MEANINGS
-from reports.words import file_name
+from reports.words import file_name, title_of
 from umm_bench.errors import UserError
 
 WORST_CASES = 8  # a method
 
 
 def render_run(store_path: Path, run_id: str, output: Path) -> Path:
-    """Writes the pages of a run into `output/<run_id>/`, the pictures they show and a `grid.png`; returns the first
-    page's path.
+    """Writes the pages of a run into `output/<run_id>/`, the pictures they show and a `grid.png`, and beside them the
+    index of all runs; returns the path of the run's first page.
 
     `UserError` when the database or the run is not there. A missing picture is shown as missing.
     """
@@ -42,7 +45,8 @@ def render_run(store_path: Path, run_id: str, output: Path) -> Path:
         "run.html.j2",
         folder / "index.html",
         plot=trade_off(report),
-        track=lambda metric, interval: track(report, metric, interval),
+        track=lambda metric, method: track(report, metric, method),
+        costs=cost_chart(report),
         best={metric: best_mean(report, metric) for metric in report.metrics},
         worst={
             method: [failure for failure in report.failures if failure.sample.method == method][:WORST_CASES]
@@ -53,6 +57,7 @@ def render_run(store_path: Path, run_id: str, output: Path) -> Path:
     write_page("several.html.j2", folder / "several.html", **several_page(report), **shared)
     write_grid(report, folder / "grid.png")
     pictures.prune()
+    write_index(store_path, output)
     return folder / "index.html"
 
 
@@ -88,29 +93,69 @@ def several_page(report: Report) -> dict[str, Any]:
 
 
 def best_mean(report: Report, metric: str) -> float:
-    return max(interval.mean for (_, name), interval in report.summaries.items() if name == metric)
+    best = min if metric in report.lower_is_better else max
+    return best(interval.mean for (_, name), interval in report.summaries.items() if name == metric)
 
 
-def track(report: Report, metric: str, interval: Interval) -> dict[str, float]:
-    """Where a mean and its interval lie on the metric's common scale, in percent."""
-    reach = [extent(other) for (_, name), other in report.summaries.items() if name == metric]
-    low, high = min(start for start, _ in reach), max(end for _, end in reach)
+def track(report: Report, metric: str, method: str) -> dict[str, float | None]:
+    """Where a mean, its interval, its floor and its ceiling lie on the metric's common scale, in percent."""
+    reach = [value for (_, name), other in report.summaries.items() if name == metric for value in extent(other)]
+    for (_, name), scale in report.scales.items():
+        reach += [value for value in (scale.floor, scale.ceiling) if name == metric and value is not None]
+    low, high = min(reach), max(reach)
     width = (high - low) or 1.0
+
+    def place(value: float | None) -> float | None:
+        return None if value is None else round((value - low) / width * 100, 1)
+
+    interval, scale = report.summaries[method, metric], report.scales[method, metric]
     start, end = extent(interval)
-    left, right, mean = ((value - low) / width * 100 for value in (start, end, interval.mean))
-    return {"left": round(left, 1), "width": round(right - left, 1), "mean": round(mean, 1)}
+    return {
+        "left": place(start),
+        "width": round((end - start) / width * 100, 1),
+        "mean": place(interval.mean),
+        "floor": place(scale.floor),
+        "ceiling": place(scale.ceiling),
+    }
+
+
+def cost_chart(report: Report) -> Markup | None:
+    """Quality over what it costs, of the first metric of fidelity; None where no method has both."""
+    metric = next((name for name in ("dino", "identity", *report.metrics) if name in report.metrics), None)
+    values = []
+    for method in report.methods:
+        interval, cost = report.summaries.get((method, metric or "")), report.costs.get(method)
+        if interval is not None and cost is not None:
+            low, high = extent(interval)
+            seconds = (("seconds an image", cost.seconds_per_image), ("seconds of setup", cost.setup_seconds))
+            values += [
+                {"method": method, "cost": name, "seconds": value, "mean": interval.mean, "low": low, "high": high}
+                for name, value in seconds
+                if value is not None
+            ]
+    if not values or metric is None:
+        return None
+    scales = [scale for (_, name), scale in report.scales.items() if name == metric]
+    lines = {
+        "plain SD": next((scale.floor for scale in scales if scale.floor is not None), None),
+        "real images": next((scale.ceiling for scale in scales if scale.ceiling is not None), None),
+    }
+    known = {name: value for name, value in lines.items() if value is not None}
+    return against_cost(values, report.methods, title_of(metric), known)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0, 2 after one line on an error of the user's, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m reports.render", description="Render one run as HTML.")
     parser.add_argument("--store", type=Path, default=Path("reports/umm_bench.duckdb"), help="(%(default)s)")
-    parser.add_argument("--run", help="run id, as umm_bench.run prints it (default: the latest)")
-    parser.add_argument("--output", type=Path, help="folder to write <run>/ into (default: beside the store)")
+    parser.add_argument("--run", default="latest", help='run id, as umm_bench.run prints it, or "%(default)s"')
+    parser.add_argument(
+        "--out", "--output", type=Path, dest="output", help="folder to write <run>/ into (default: beside the store)"
+    )
     parser.add_argument("--grid", type=Path, help="also write the picture of the image grid to this file")
     options = parser.parse_args(arguments)
     try:
-        run_id = options.run or latest_run(options.store)
+        run_id = latest_run(options.store) if options.run == "latest" else options.run
         print(render_run(options.store, run_id, options.output or options.store.parent))
         if options.grid:
             write_grid(read_report(options.store, run_id), options.grid)

@@ -66,6 +66,7 @@ def _run(request: Request, output: Path, batch_size: int, retry_failed: bool, co
     # The report opens the database for itself.
     page = _render(store.path, request.run_id, output)
     console.print(f"report    {page}", soft_wrap=True, highlight=False)
+    console.print(f"all runs  {page.parent.with_name('index.html')}", soft_wrap=True, highlight=False)
     console.print(f"database  {store.path}", soft_wrap=True, highlight=False)
 
 
