@@ -30,7 +30,7 @@ THEME: dict[str, Any] = {
         "titleFontWeight": "normal",
         "labelLimit": 220,
     },
-    "legend": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "symbolType": "square"},
+    "legend": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "symbolType": "square", "symbolOpacity": 1},
     "header": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12},
     "title": {"color": INK, "fontSize": 13},
     "text": {"color": INK},
@@ -126,3 +126,42 @@ def against_cost(
             ]
         panels.append(alt.layer(*layers))
     return svg(alt.hconcat(*panels), f"{title} over {' and over '.join(kinds)}, one point a method")
+
+
+def over_rarity(
+    points: Sequence[Mapping[str, Any]],
+    lines: Sequence[Mapping[str, Any]],
+    methods: Sequence[str],
+    title: str,
+    axes: Mapping[str, str],
+) -> Markup:
+    """A score over rarity, a panel an axis.
+
+    Args:
+        points: rows of axis, method, x, score: a subject's mean.
+        lines: rows of axis, method, x, score, low, high: the fit with its band.
+        axes: axis -> its title; the one named "count" is drawn in powers of ten.
+    """
+    panels = []
+    for axis, words in axes.items():
+        seen = [row for row in points if row["axis"] == axis]
+        fitted = [row for row in lines if row["axis"] == axis]
+        if not seen:
+            continue
+        ticks = {"labelExpr": "format(pow(10, datum.value), ',~r')", "tickMinStep": 1}
+        x = alt.X("x:Q", title=words, scale=alt.Scale(zero=False), axis=ticks if axis == "count" else {"tickCount": 5})
+        colour = alt.Color("method:N", scale=method_colour(methods), title=None, legend=alt.Legend(orient="top"))
+        y = alt.Y("score:Q", title=title, scale=alt.Scale(zero=False))
+        layers = [
+            alt.Chart(rows(fitted), width=290, height=230)
+            .mark_area(opacity=0.15)
+            .encode(x=x, y=alt.Y("low:Q", title=title, scale=alt.Scale(zero=False)), y2="high:Q", color=colour),
+            alt.Chart(rows(fitted), width=290, height=230).mark_line(strokeWidth=2).encode(x=x, y=y, color=colour),
+            alt.Chart(rows(seen), width=290, height=230)
+            .mark_point(filled=True, opacity=0.75, size=42)
+            .encode(
+                x=x, y=y, color=colour, shape=alt.Shape("method:N", scale=alt.Scale(domain=list(methods)), legend=None)
+            ),
+        ]
+        panels.append(alt.layer(*(layers if fitted else layers[2:])))
+    return svg(alt.hconcat(*panels), f"{title} of each subject over how rare it is, with a line a method")

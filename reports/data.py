@@ -131,7 +131,7 @@ class Report:
 
 
 def read_report(store_path: Path, run_id: str) -> Report:
-    """Everything the store knows of a run. UserError when the file or the run is not there."""
+    """What the store knows of a run, but for rarity. UserError when the file or the run is not there."""
     with open_store(store_path) as connection:
         return Reader(connection, store_path.parent, run_id).report()
 

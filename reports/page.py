@@ -16,6 +16,8 @@ HERE = Path(__file__).parent
 PAGES = (
     ("index.html", "Results"),
     ("several.html", "Several subjects"),
+    ("rare.html", "Rare subjects"),
+    ("claims.html", "Claims"),
 )
 
 

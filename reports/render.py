@@ -12,12 +12,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from reports.charts import COLOURS, against_cost, dots, label_bars
-from reports.data import Report, in_order, latest_run, read_report
+from reports.charts import COLOURS, against_cost, dots, label_bars, over_rarity
+from reports.claims import FEWEST_CASES, read_claims
+from reports.data import Reader, Report, in_order, latest_run, open_store, read_report
 from reports.grid import write_grid
 from reports.page import write_page
 from reports.pictures import Pictures
 from reports.plot import extent, trade_off
+from reports.rare import AXES, FOCUS_SHOWN, Rare, place, read_rare
 from reports.runs import write_index
 from reports.several import LABELS, MEANINGS
 from reports.words import file_name, title_of
@@ -32,7 +34,10 @@ def render_run(store_path: Path, run_id: str, output: Path) -> Path:
 
     `UserError` when the database or the run is not there. A missing picture is shown as missing.
     """
-    report = read_report(store_path, run_id)
+    with open_store(store_path) as connection:
+        reader = Reader(connection, store_path.parent, run_id)
+        report = reader.report()
+        rare = read_rare(reader, report.samples)
     folder = output / file_name(run_id)
     pictures = Pictures(folder)
     shared = {
@@ -55,6 +60,10 @@ def render_run(store_path: Path, run_id: str, output: Path) -> Path:
         **shared,
     )
     write_page("several.html.j2", folder / "several.html", **several_page(report), **shared)
+    write_page("rare.html.j2", folder / "rare.html", **rare_page(report, rare), **shared)
+    write_page(
+        "claims.html.j2", folder / "claims.html", claims=read_claims(report, rare), fewest=FEWEST_CASES, **shared
+    )
     write_grid(report, folder / "grid.png")
     pictures.prune()
     write_index(store_path, output)
@@ -89,6 +98,38 @@ def several_page(report: Report) -> dict[str, Any]:
         "examples": {label: several.examples(label) for label in LABELS},
         "confusion": several.confusion(),
         "agreement": several.agreement(),
+    }
+
+
+def rare_page(report: Report, rare: Rare) -> dict[str, Any]:
+    """What the page on rare subjects is made of."""
+    charts, crossed = {}, {}
+    axes = {axis: words for axis, words in AXES.items() if any(each.on(axis) is not None for each in rare.subjects)}
+    for metric in rare.metrics:
+        means = rare.means(metric)
+        points = [
+            {"axis": axis, "method": method, "x": place(axis, value), "score": by_subject[each.subject]}
+            for method, by_subject in means.items()
+            for each in rare.subjects
+            for axis in axes
+            if (value := each.on(axis)) is not None and each.subject in by_subject
+        ]
+        lines = [
+            {"axis": f.axis, "method": f.method, "x": x, "score": f.intercept + f.slope * x, "low": low, "high": high}
+            for f in rare.fits
+            if f.metric == metric
+            for x, low, high in f.band
+        ]
+        if points:
+            charts[metric] = over_rarity(points, lines, report.methods, title_of(metric), axes)
+        crossed[metric] = {method: rare.crossed(means[method]) for method in in_order(set(means), report.methods)}
+    return {
+        "rare": rare,
+        "charts": charts,
+        "crossed": crossed,
+        "extremes": {metric: rare.extremes(metric) for metric in rare.metrics[:1]},
+        "axes": AXES,
+        "focus": rare.focus[:FOCUS_SHOWN],
     }
 
 
