@@ -57,7 +57,7 @@ class Fit:
     half_at: float | None
     half_low: float | None
     half_high: float | None
-    band: tuple[tuple[float, float, float], ...]
+    band: tuple[tuple[float, ...], ...]
     note: str
 
 
@@ -184,8 +184,9 @@ def read_rare(reader: Reader, samples: Iterable[Sample]) -> Rare:
 
 
 def _fit(row: tuple[Any, ...]) -> Fit:
-    *numbers, band, note = row
-    return Fit(*numbers, tuple(map(tuple, json.loads(band or "[]"))), note or "")
+    method, metric, axis, slope, low, high, intercept, subjects, at, least, most, band, note = row
+    points = tuple(tuple(point) for point in json.loads(band or "[]"))
+    return Fit(method, metric, axis, slope, low, high, intercept, subjects, at, least, most, points, note or "")
 
 
 def _gains(rows: Iterable[tuple[Any, ...]]) -> Iterable[Gain]:
