@@ -24,7 +24,7 @@ def test_every_module_and_data_file_is_in_it(wheel):
             wanted |= {str(f.relative_to(ROOT)) for f in (ROOT / package).rglob(pattern) if f.is_file()}
     wanted = {name for name in wanted if not any(part.startswith((".", "__pycache__")) for part in Path(name).parts)}
     assert {
-        "reports/templates/run.html.j2",
+        "reports/templates/base.html.j2",
         "umm_bench/mini/assets/sprites.parquet",
         "reports/assets/report.js",
     } < wanted
