@@ -96,8 +96,7 @@ def against_cost(
     drawn across."""
     kinds = list(dict.fromkeys(row["cost"] for row in values))
     levels = [row[name] for row in values for name in ("low", "high")] + list(lines.values())
-    room = 0.08 * (max(levels) - min(levels)) or 0.05
-    y = alt.Scale(domain=[min(levels) - room, max(levels) + room], nice=False)
+    y = alt.Scale(domain=_room(levels), nice=False)
     panels = []
     for kind in kinds:
         chosen = [row for row in values if row["cost"] == kind]
@@ -126,6 +125,35 @@ def against_cost(
             ]
         panels.append(alt.layer(*layers))
     return svg(alt.hconcat(*panels), f"{title} over {' and over '.join(kinds)}, one point a method")
+
+
+def trade_off(values: Sequence[Mapping[str, Any]], methods: Sequence[str], x: str, y: str) -> Markup:
+    """Two scores against each other, a point a method: rows of method, x, x_low, x_high, y, y_low and y_high."""
+    scales = {
+        axis: alt.Scale(domain=_room([row[f"{axis}_{end}"] for row in values for end in ("low", "high")]), nice=False)
+        for axis in ("x", "y")
+    }
+    base = alt.Chart(rows(values), width=480, height=320).encode(
+        x=alt.X("x:Q", title=x, scale=scales["x"], axis={"tickCount": 5}),
+        y=alt.Y("y:Q", title=y, scale=scales["y"], axis={"tickCount": 5}),
+        color=alt.Color("method:N", scale=method_colour(methods), legend=None),
+    )
+    whiskers = base.mark_rule(strokeWidth=1.5, opacity=0.6)
+    layers = [
+        whiskers.encode(x=alt.X("x_low:Q", title=x, scale=scales["x"]), x2="x_high:Q"),
+        whiskers.encode(y=alt.Y("y_low:Q", title=y, scale=scales["y"]), y2="y_high:Q"),
+        base.mark_point(filled=True, size=90, opacity=1).encode(
+            shape=alt.Shape("method:N", scale=alt.Scale(domain=list(methods)), legend=None)
+        ),
+        base.mark_text(align="left", dx=9, dy=-9).encode(text="method:N", color=alt.value(INK)),
+    ]
+    return svg(alt.layer(*layers), f"{y} over {x}, one point a method")
+
+
+def _room(levels: Sequence[float]) -> list[float]:
+    """From the least to the greatest, with some room around them."""
+    room = 0.08 * (max(levels) - min(levels)) or 0.05
+    return [min(levels) - room, max(levels) + room]
 
 
 def over_rarity(

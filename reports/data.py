@@ -11,7 +11,7 @@ from typing import Any
 import duckdb
 
 from reports.several import SEVERAL_ROWS, Several, read_several
-from umm_bench.bench import schema
+from umm_bench.bench import schema, statistics
 from umm_bench.errors import UserError
 
 FIRST_METRICS = ("identity", "dino", "clip_i", "clip_t", "concept", "background")
@@ -287,3 +287,10 @@ def in_order(names: set[str], wanted: Sequence[str]) -> tuple[str, ...]:
     """Those of `names` that `wanted` lists, in its order, then the rest by name."""
     first = [name for name in wanted if name in names]
     return (*first, *sorted(names.difference(first)))
+
+
+def extent(interval: Interval | statistics.Interval) -> tuple[float, float]:
+    """The lowest and highest value that an interval reaches; a mean without bounds is its own."""
+    low = interval.mean if interval.low is None else interval.low
+    high = interval.mean if interval.high is None else interval.high
+    return low, high

@@ -12,13 +12,12 @@ from typing import Any
 
 from markupsafe import Markup
 
-from reports.charts import COLOURS, against_cost, dots, label_bars, over_rarity
+from reports.charts import COLOURS, against_cost, dots, label_bars, over_rarity, trade_off
 from reports.claims import FEWEST_CASES, read_claims
-from reports.data import Reader, Report, in_order, latest_run, open_store, read_report
+from reports.data import Reader, Report, extent, in_order, latest_run, open_store, read_report
 from reports.grid import write_grid
 from reports.page import write_page
 from reports.pictures import Pictures
-from reports.plot import extent, trade_off
 from reports.rare import AXES, FOCUS_SHOWN, Rare, place, read_rare
 from reports.runs import write_index
 from reports.several import LABELS, MEANINGS
@@ -49,7 +48,7 @@ def render_run(store_path: Path, run_id: str, output: Path) -> Path:
     write_page(
         "run.html.j2",
         folder / "index.html",
-        plot=trade_off(report),
+        plot=trade_off_chart(report),
         track=lambda metric, method: track(report, metric, method),
         costs=cost_chart(report),
         best={metric: best_mean(report, metric) for metric in report.metrics},
@@ -158,6 +157,18 @@ def track(report: Report, metric: str, method: str) -> dict[str, float | None]:
         "floor": place(scale.floor),
         "ceiling": place(scale.ceiling),
     }
+
+
+def trade_off_chart(report: Report, x: str = "clip_t", y: str = "dino") -> Markup | None:
+    """Prompt fidelity against subject fidelity; None when no method has both scores."""
+    values = []
+    for method in report.methods:
+        of_x, of_y = (report.summaries.get((method, metric)) for metric in (x, y))
+        if of_x is not None and of_y is not None:
+            (x_low, x_high), (y_low, y_high) = extent(of_x), extent(of_y)
+            low = {"x": of_x.mean, "x_low": x_low, "x_high": x_high}
+            values.append({"method": method, **low, "y": of_y.mean, "y_low": y_low, "y_high": y_high})
+    return trade_off(values, report.methods, title_of(x), title_of(y)) if values else None
 
 
 def cost_chart(report: Report) -> Markup | None:
