@@ -162,6 +162,7 @@ def over_rarity(
     methods: Sequence[str],
     title: str,
     axes: Mapping[str, str],
+    reach: Sequence[float] = (),
 ) -> Markup:
     """A score over rarity, a panel an axis.
 
@@ -169,7 +170,10 @@ def over_rarity(
         points: rows of axis, method, x, score: a subject's mean.
         lines: rows of axis, method, x, score, low, high: the fit with its band.
         axes: axis -> its title; the one named "count" is drawn in powers of ten.
+        reach: scores that are on the scale in any case.
     """
+    levels = [row["score"] for row in points] + [row[end] for row in lines for end in ("low", "high")]
+    scale = alt.Scale(domain=_room([*levels, *reach]), nice=False)
     panels = []
     for axis, words in axes.items():
         seen = [row for row in points if row["axis"] == axis]
@@ -179,11 +183,11 @@ def over_rarity(
         ticks = {"labelExpr": "format(pow(10, datum.value), ',~r')", "tickMinStep": 1}
         x = alt.X("x:Q", title=words, scale=alt.Scale(zero=False), axis=ticks if axis == "count" else {"tickCount": 5})
         colour = alt.Color("method:N", scale=method_colour(methods), title=None, legend=alt.Legend(orient="top"))
-        y = alt.Y("score:Q", title=title, scale=alt.Scale(zero=False))
+        y = alt.Y("score:Q", title=title, scale=scale)
         layers = [
             alt.Chart(rows(fitted), width=290, height=230)
             .mark_area(opacity=0.15)
-            .encode(x=x, y=alt.Y("low:Q", title=title, scale=alt.Scale(zero=False)), y2="high:Q", color=colour),
+            .encode(x=x, y=alt.Y("low:Q", title=title, scale=scale), y2="high:Q", color=colour),
             alt.Chart(rows(fitted), width=290, height=230).mark_line(strokeWidth=2).encode(x=x, y=y, color=colour),
             alt.Chart(rows(seen), width=290, height=230)
             .mark_point(filled=True, opacity=0.75, size=42)

@@ -120,10 +120,13 @@ def rare_page(report: Report, rare: Rare) -> dict[str, Any]:
             for x, low, high in f.band
         ]
         if points:
-            charts[metric] = over_rarity(points, lines, report.methods, title_of(metric), axes)
+            charts[metric] = over_rarity(
+                points, lines, report.methods, title_of(metric), axes, (0, 1) if metric == "identity" else ()
+            )
         crossed[metric] = {method: rare.crossed(means[method]) for method in in_order(set(means), report.methods)}
     return {
         "rare": rare,
+        "fits": sorted(rare.fits, key=lambda fit: (fit.metric not in rare.metrics, fit.metric, fit.axis)),
         "charts": charts,
         "crossed": crossed,
         "extremes": {metric: rare.extremes(metric) for metric in rare.metrics[:1]},
