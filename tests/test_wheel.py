@@ -47,5 +47,6 @@ def test_entry_points_and_licences_are_those_of_the_project(wheel):
         assert f"[{group}]" in written
         for name, target in points.items():
             assert f"{name} = {target}" in written
-            assert target.split(":")[0].replace(".", "/") + ".py" in wheel.namelist()
+            module = target.split(":")[0].replace(".", "/")
+            assert {f"{module}.py", f"{module}/__init__.py"} & set(wheel.namelist())
     assert {f"{info}/licenses/LICENSE", f"{info}/licenses/NOTICE"} <= set(wheel.namelist())

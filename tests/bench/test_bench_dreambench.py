@@ -18,7 +18,7 @@ def test_photographs_alone_and_in_pairs(tmp_path, capsys):
     base, reports = tmp_path / "base", tmp_path / "reports"
     make_umm(make_sd(), make_image_encoder()).save_pretrained(base)
     few = ["dreambooth.steps=2", "dreambooth.num_class_images=2", "dreambooth.class_inference_steps=2",
-           "textual_inversion.steps=2", "dreambooth.identifiers=ab,cd"]  # fmt: skip
+           "textual_inversion.steps=2", "dreambooth.identifiers=fox,blue"]  # fmt: skip
     command = [
         *("--methods", ",".join(METHODS), "--suite", "dreambench", "--suite-path", str(DREAMBENCH)),
         *("--subjects", "4", "--pairs", "2", "--prompts", "1", "--steps", "2", "--base", str(base)),
@@ -30,7 +30,10 @@ def test_photographs_alone_and_in_pairs(tmp_path, capsys):
         assert drawn == sorted((method, subjects, n) for method in METHODS for subjects, n in ((1, 4), (2, 2)))
         assert store.sql("from undrawn").fetchall() == [] and store.sql("from unscored").fetchall() == []
         scored = store.sql("select distinct metric from results").fetchall()
-        assert {"clip_t", "clip_i", "dino", "gallery_rank", "prior_cosine"} <= {metric for (metric,) in scored}
+        wanted = {"clip_t", "clip_i", "dino", "gallery_rank", "prior_cosine", "several"}
+        assert wanted <= {metric for (metric,) in scored}
+        labels = store.sql("select count(*) from results where metric = 'several'").fetchall()
+        assert labels == [(2 * 2 * len(METHODS),)]  # each subject of each pair has one
         ceilings = store.sql("select metric, count(*) from ceilings group by all").fetchall()
         assert dict(ceilings)["dino"] >= 4
         floors = store.sql("select count(*) from summaries where floor is null and metric = 'dino'").fetchall()
