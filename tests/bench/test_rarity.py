@@ -146,3 +146,10 @@ def test_published_counts_are_of_classes_of_dreambench():
 
     counts = DreamBench(listing.parent).concept_counts()
     assert counts["dog"] == 552_000 and set(counts) <= set(LAION_400M) and len(counts) >= 10
+
+
+def test_where_nothing_comes_through_the_next_score_says_what_is_lacking():
+    rows = [subject("a", "often", 100, None), subject("b", "seldom", 1, None)]
+    means = {("umm", "identity"): {"a": 0.0, "b": 0.0}, ("umm", "dino"): {"a": 0.6, "b": 0.5}}
+    (lacking,) = rarity._focus(means, rows)
+    assert lacking["concept"] == "seldom" and "umm's dino is 0.100 below the 0.600" in lacking["reason"]

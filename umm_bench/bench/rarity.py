@@ -200,28 +200,40 @@ def _fits(
 
 def _focus(
     means: Mapping[tuple[str, str], Mapping[str, float]], subjects: Sequence[Mapping[str, Any]]
-) -> Iterable[dict[str, Any]]:
+) -> list[dict[str, Any]]:
     """Classes seen less often than half of the run's, whose subjects score below the others' mean: the furthest first.
 
-    By UMM's scores where it ran, else the first method's; by the ground truth where there is one, else by DINO.
+    By UMM's scores where it ran, else the first method's; by the ground truth where there is one and the frequent
+    classes come through, else by DINO.
     """
-    counts = {s["class_noun"]: s["count"] for s in subjects if s["count"] is not None}
     methods = list(dict.fromkeys(method for method, _ in means if method != FLOOR)) or [FLOOR]
     method = "umm" if "umm" in methods else methods[0]
-    metric = next((name for name in ("identity", "dino", "clip_i") if (method, name) in means), None)
-    if not counts or metric is None:
-        return
-    middle = float(np.median(list(counts.values())))
+    metrics = [name for name in ("identity", "dino", "clip_i") if (method, name) in means]
+    lacking = (_lacking(method, metric, means[method, metric], subjects) for metric in metrics)
+    return next((rows for rows in lacking if rows), [])
+
+
+def _lacking(
+    method: str, metric: str, means: Mapping[str, float], subjects: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    counts = {s["class_noun"]: s["count"] for s in subjects if s["count"] is not None}
     scores: dict[str, list[float]] = {}
     for s in subjects:
-        if s["count"] is not None and s["subject"] in means[method, metric]:
-            scores.setdefault(s["class_noun"], []).append(means[method, metric][s["subject"]])
+        if s["count"] is not None and s["subject"] in means:
+            scores.setdefault(s["class_noun"], []).append(means[s["subject"]])
+    middle = float(np.median(list(counts.values()))) if counts else 0.0
     frequent = [value for noun, values in scores.items() if counts[noun] >= middle for value in values]
     if not frequent:
-        return
+        return []
     aim = float(np.mean(frequent))
     short = {noun: aim - float(np.mean(values)) for noun, values in scores.items() if counts[noun] < middle}
-    ranked = sorted((noun for noun, lacking in short.items() if lacking > 0), key=lambda noun: (-short[noun], noun))
-    for rank, noun in enumerate(ranked, start=1):
-        reason = f"{method}'s {metric} is {short[noun]:.3f} below the {aim:.3f} of classes seen more often"
-        yield {"concept": noun, "count": counts[noun], "reason": reason, "rank": rank}
+    ranked = sorted((noun for noun, lack in short.items() if lack > 0), key=lambda noun: (-short[noun], noun))
+    return [
+        {
+            "concept": noun,
+            "count": counts[noun],
+            "reason": f"{method}'s {metric} is {short[noun]:.3f} below the {aim:.3f} of classes seen more often",
+            "rank": rank,
+        }
+        for rank, noun in enumerate(ranked, start=1)
+    ]
