@@ -237,11 +237,11 @@ def test_a_finished_run_imports_no_torch(bench, world, tmp_path):
     assert bench("--methods", "painter") == 0
     words = arguments(world, tmp_path / "reports", "--methods", "painter")
     code = f"""
-import contextlib, sys
+import contextlib, pathlib, sys
 sys.path.insert(0, {str(Path(__file__).parents[2])!r})
 from tests.bench import bench_fakes as fakes
 from umm_bench import run
-run._render = lambda *arguments: "page"
+run._render = lambda *arguments: pathlib.Path("run-1/index.html")
 with contextlib.ExitStack() as stack:
     for registration in fakes.register():
         stack.enter_context(registration)
