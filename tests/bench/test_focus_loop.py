@@ -58,7 +58,10 @@ def test_gains_are_means_of_differences_of_the_same_case():
         for name, before, after in (("a", 0.1, 0.3), ("b", 0.5, 0.6), ("c", 0.2, 0.2))
     ]
     gain = focus.mean_gains(rows)["dino"]
-    assert gain.mean == pytest.approx(0.1) and gain.low <= 0.1 <= gain.high and gain.clusters == 3
+    assert gain.mean == pytest.approx(0.1) and gain.clusters == 3
+    assert (gain.low, gain.high) == (pytest.approx(0.1 - 0.24841, abs=1e-4), pytest.approx(0.1 + 0.24841, abs=1e-4))
+    (alone,) = focus.mean_gains(rows[:1]).values()
+    assert alone.low is None and alone.high is None
 
 
 @pytest.mark.parametrize("methods", [["sd"], ["umm"]])
