@@ -1,5 +1,6 @@
 """Rarity: lines that are there are found, those that are not are not said; the two axes stay apart."""
 
+import json
 from datetime import datetime
 from pathlib import Path
 
@@ -153,3 +154,12 @@ def test_where_nothing_comes_through_the_next_score_says_what_is_lacking():
     means = {("umm", "identity"): {"a": 0.0, "b": 0.0}, ("umm", "dino"): {"a": 0.6, "b": 0.5}}
     (lacking,) = rarity._focus(means, rows)
     assert lacking["concept"] == "seldom" and "umm's dino is 0.100 below the 0.600" in lacking["reason"]
+
+
+def test_a_suite_as_data_says_what_is_new_of_each_subject(capsys):
+    from umm_bench.suites.__main__ import main
+
+    assert main(["show", "mini"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert set(told["strata"]) >= {subject["id"] for subject in told["subjects"]}
+    assert {"look, frequent", "usual, rare", "drawing, never"} <= set(told["strata"].values())

@@ -22,7 +22,7 @@ from umm_bench.bench.store import Store
 from umm_bench.metrics.base import ScoredSample, all_pictures
 from umm_bench.metrics.embedding import Encoder, vision_encoder
 from umm_bench.metrics.features import kept_in
-from umm_bench.suites.base import Suite
+from umm_bench.suites.base import Suite, strata
 
 METRICS = ("identity", "concept", "dino", "clip_i", "clip_t")
 FEWEST = 5
@@ -142,7 +142,7 @@ def conclude(plan: Plan, store: Store) -> None:
         dino: Any = next((metric for metric in plan.metrics if metric.name == "dino"), None)
         encoder = dino.encoder if dino is not None else vision_encoder("mini")
         distances = instance_distances(drawn_samples(plan, store), encoder)
-    strata: Mapping[str, str] = getattr(suite, "strata", dict)()
+    told = strata(suite)
     subjects = {case.id: case.subject for case in plan.selection.cases if len(case.subjects) == 1}
     counts = suite.concept_counts()
     rows = [
@@ -152,7 +152,7 @@ def conclude(plan: Plan, store: Store) -> None:
             "corpus": corpus_of(suite) if counts else None,
             "count": counts.get(subject.class_noun),
             "instance_distance": distances.get(name),
-            "stratum": strata.get(name),
+            "stratum": told.get(name),
         }
         for name, subject in subjects.items()
     ]

@@ -13,7 +13,7 @@ from typing import Any
 from umm_bench.cli.arguments import Parser
 from umm_bench.cli.commands import run_command
 from umm_bench.methods import Case
-from umm_bench.suites.base import SUITES, Suite, load_suite, omitted
+from umm_bench.suites.base import SUITES, Suite, load_suite, omitted, strata
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -61,6 +61,7 @@ def as_data(suite: Suite) -> dict[str, Any]:
             for pair in suite.pairs()
         ],
         "concept_counts": dict(suite.concept_counts()),
+        "strata": dict(strata(suite)),
         "omitted": omitted(suite),
     }
 

@@ -81,3 +81,8 @@ def load_suite(name: str, path: str | None = None) -> Suite:
 
 def omitted(suite: Suite) -> list[str]:
     return list(getattr(suite, "omitted", ()))
+
+
+def strata(suite: Suite) -> Mapping[str, str]:
+    """By subject id, what is new of it; empty where the suite does not say."""
+    return getattr(suite, "strata", dict)()
