@@ -51,6 +51,7 @@ def render_run(store_path: Path, run_id: str, output: Path) -> Path:
         plot=trade_off_chart(report),
         track=lambda metric, method: track(report, metric, method),
         costs=cost_chart(report),
+        fewest=FEWEST_CASES,
         best={metric: best_mean(report, metric) for metric in report.metrics},
         worst={
             method: [failure for failure in report.failures if failure.sample.method == method][:WORST_CASES]

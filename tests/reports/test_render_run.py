@@ -93,9 +93,15 @@ def test_identity_marks_and_scores_are_those_of_the_samples(finished, page: Page
         assert f"{sample.scores['dino']:.2f}" in page.words
 
 
-def test_comparisons_say_what_their_interval_allows(page: Page) -> None:
-    assert "umm minus sd +0.100 +0.020 to +0.200 4 2 umm higher" in page.text
-    assert "umm minus sd -0.100 -0.300 to +0.100 4 2 not told apart" in page.text
+def test_comparisons_say_what_their_interval_allows(finished, page: Page, tmp_path: Path) -> None:
+    assert "umm minus sd +0.100 +0.020 to +0.200 4 2 too few subjects" in page.text
+    assert "higher" not in page.text
+    shutil.copytree(finished.store.parent, tmp_path / "six")
+    with duckdb.connect(str(tmp_path / "six" / finished.store.name)) as connection:
+        connection.execute("update comparisons set cases = 6")
+    six = Page(render_run(tmp_path / "six" / finished.store.name, finished.run_id, tmp_path / "six"))
+    assert "umm minus sd +0.100 +0.020 to +0.200 4 6 umm higher" in six.text
+    assert "umm minus sd -0.100 -0.300 to +0.100 4 6 not told apart" in six.text
 
 
 def test_pictures_lie_beside_the_page_and_a_lost_one_is_shown_as_missing(rendered: Path, page: Page) -> None:
