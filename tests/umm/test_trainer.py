@@ -22,13 +22,9 @@ from umm_bench.umm.pairs import read_pairs, subject_caption, target_image
 from umm_bench.umm.trainer import (
     TrainConfig,
     _indices,
-    denoising_loss,
-    draw,
     initial_state,
     min_snr_weight,
-    noise_schedule,
     train,
-    umm_loss,
 )
 
 CONFIG = TrainConfig(steps=4, batch_size=4, hidden_dim=16, learning_rate=1e-2, warmup_steps=2, drop_rate=0.25)
@@ -368,38 +364,6 @@ def test_trainable_convolutions_are_left_alone():
     with FrozenConvolutions():
         layer(x).sum().backward()
     assert layer.weight.grad is not None and x.grad is not None
-
-
-def test_the_target_may_be_what_the_generator_makes_of_the_whole_caption(umm, pairs_folder, tmp_path):
-    folder = pairs_folder([row(0, "a red fox on grass", "a red fox", "fox"), row(1, "a fox on grass", "a fox", "fox")])
-    encode = dataclasses.replace(ENCODE, head_rate=1.0, whole_captions=True)
-    batch = EncodedPairs(list(encode_pairs(umm, read_pairs(folder), tmp_path / "cache", encode))).batch([0, 1])
-    assert batch.cut_B.tolist() == [True, False]
-    assert torch.equal(batch.h_whole_BLD[1], batch.h_y_BLD[1]) and not torch.equal(*batch.h_whole_BLD)
-    schedule, shapes = noise_schedule(umm), {"image_embeds": (2, 24), "mean": batch.mean_BCHW.shape[1:]}
-    draws = draw(shapes, 2, 0, 0, schedule.config.num_train_timesteps)
-    z_BCHW = batch.mean_BCHW * umm.vae.config.scaling_factor
-
-    def loss(share):
-        taught = (batch.h_whole_BLD, torch.tensor(share))
-        return denoising_loss(umm, schedule, z_BCHW, batch.h_whole_BLD, draws, 0.0, taught).item()
-
-    plain = denoising_loss(umm, schedule, z_BCHW, batch.h_whole_BLD, draws, 0.0).item()
-    assert loss([0.0, 0.0]) == pytest.approx(plain) and loss([1.0, 1.0]) == pytest.approx(0, abs=1e-9)
-    assert 0 < loss([1.0, 0.0]) < plain
-
-    config = dataclasses.replace(CONFIG, drop_rate=0.0)
-    tiue = initial_state(umm, config).tiue
-    plain, taught, refused = (
-        umm_loss(umm, tiue, schedule, batch, part, dataclasses.replace(config, distill=share, drop_rate=rate)).item()
-        for part, share, rate in ((draws, 0.0, 0.0), (draws, 1.0, 0.0), (draws, 1.0, 1.0))
-    )
-    assert plain != pytest.approx(taught)
-    without = umm_loss(umm, tiue, schedule, batch, draws, dataclasses.replace(config, drop_rate=1.0)).item()
-    assert refused == pytest.approx(without)  # without its picture a row has nothing to tell
-    bare = dataclasses.replace(batch, h_whole_BLD=None, cut_B=None)
-    with pytest.raises(UserError, match="whole_captions"):
-        umm_loss(umm, tiue, schedule, bare, draws, dataclasses.replace(config, distill=1.0))
 
 
 def test_a_tiue_is_not_given_what_another_image_encoder_sees(umm, encoded, identity, tmp_path):
