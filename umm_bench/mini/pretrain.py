@@ -37,7 +37,7 @@ RECIPES: dict[str, tuple[str, TrainConfig]] = {
         "umm_bench.mini.recipes.clip:ConditioningCLIP",
         TrainConfig(steps=1750, learning_rate=1e-3, weight_decay=0.1),
     ),
-    "sd": ("umm_bench.mini.recipes.sd:SDRecipe", TrainConfig(steps=25_000, learning_rate=1e-3)),
+    "sd": ("umm_bench.mini.recipes.sd:SDRecipe", TrainConfig(steps=25_000, learning_rate=4e-4, muon=True)),
     "decoder": ("umm_bench.mini.recipes.vae:DecoderRecipe", TrainConfig(steps=700, learning_rate=1e-3, decay=0.5)),
     "image_encoder": (
         "umm_bench.mini.recipes.clip:ImageTower",

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from atomic import whole_folder
 from umm_bench.errors import UserError
+from umm_bench.mini.recipes.optimizers import memory, optimizers, remember
 from umm_bench.weights import first_line
 
 if TYPE_CHECKING:
@@ -71,7 +72,8 @@ def load_weights(module: PreTrainedModel, folder: Path) -> None:
 @dataclass(frozen=True)
 class TrainConfig:
     """`warmup` steps up, constant, then a linear fall over the last `decay` share of `steps` (so that a longer
-    run of the same recipe continues from where a shorter one was still constant)."""
+    run of the same recipe continues from where a shorter one was still constant).
+    `muon`: by Muon, what is a matrix."""
 
     steps: int
     learning_rate: float = 1e-3
@@ -80,6 +82,7 @@ class TrainConfig:
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     ema: float = 0.998
+    muon: bool = False
     seed: int = 0
     save_seconds: float = 120.0
 
@@ -187,32 +190,6 @@ def schedule(step: int, config: TrainConfig) -> float:
     return min(1.0, (step + 1) / max(1, config.warmup)) * max(0.02, min(1.0, left))
 
 
-def adamw(module: torch.nn.Module, config: TrainConfig) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters."""
-    return torch.optim.AdamW(
-        [p for p in module.parameters() if p.requires_grad],
-        lr=config.learning_rate,
-        weight_decay=config.weight_decay,
-        betas=(0.9, 0.98),
-        fused=True,  # a third of the plain loop's time on a CPU
-    )
-
-
-def _memory(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """Everything the optimizer remembers, by parameter and name."""
-    state = optimizer.state_dict()["state"]
-    return {f"{i}.{k}": torch.as_tensor(v) for i, entry in state.items() for k, v in entry.items()}
-
-
-def _remember(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
-    """Take what `_memory` gave."""
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in tensors.items():
-        i, name = key.split(".", 1)
-        state.setdefault(int(i), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-
-
 class Average:
     """Exponential moving average of what a training changes, with the usual warm-up of the rate.
 
@@ -245,9 +222,9 @@ class Average:
 
 
 def save_checkpoint(
-    folder: Path, module: torch.nn.Module, optimizer: torch.optim.Optimizer, average: Average, state: dict
+    folder: Path, module: torch.nn.Module, used: list[torch.optim.Optimizer], average: Average, state: dict
 ) -> None:
-    """Module, averages and optimizer as safetensors, the rest as JSON."""
+    """Module, averages and optimizers as safetensors, the rest as JSON."""
     trainable = {n: p.detach().contiguous() for n, p in module.named_parameters() if p.requires_grad}
     with whole_folder(folder) as unfinished:
         save_file(trainable, unfinished / "module.safetensors")
@@ -255,7 +232,7 @@ def save_checkpoint(
             {n: b.contiguous() for n, b in module.named_buffers() if b.numel()}, unfinished / "buffers.safetensors"
         )
         save_file(average.values, unfinished / "average.safetensors")
-        save_file(_memory(optimizer), unfinished / "optimizer.safetensors")
+        save_file(memory(used), unfinished / "optimizer.safetensors")
         (unfinished / "state.json").write_text(json.dumps(state, indent=1))
 
 
@@ -304,7 +281,7 @@ def fit(
         **{k: v for k, v in dataclasses.asdict(config).items() if k not in ("steps", "save_seconds", "decay")},
     }
     recipe.module.to(runtime.device)
-    optimizer = adamw(recipe.module, config)
+    used = optimizers(recipe.module, config)
     average, start, seconds = Average(recipe.module, config.ema), 0, 0.0
     if checkpoint.exists():
         state, files = _read_checkpoint(checkpoint)
@@ -320,7 +297,7 @@ def fit(
             if {n: t.shape for n, t in files["average"].items()} != {n: t.shape for n, t in average.values.items()}:
                 raise ValueError("its averages are of another model")
             average.values = to_device(files["average"], runtime.device)
-            _remember(optimizer, files["optimizer"])
+            remember(used, files["optimizer"])
         except (ValueError, RuntimeError, KeyError, TypeError) as error:
             raise UserError(_damaged(checkpoint, error)) from error
         start, seconds = state["step"], state["seconds"]
@@ -332,7 +309,7 @@ def fit(
 
     def save() -> None:
         state = {"step": step, "seconds": seconds, "device": runtime.device.type, "fingerprint": fingerprint}
-        save_checkpoint(checkpoint, recipe.module, optimizer, average, state)
+        save_checkpoint(checkpoint, recipe.module, used, average, state)
 
     try:
         began = time.monotonic()
@@ -343,13 +320,14 @@ def fit(
                 loss = recipe.loss(to_device(batch, runtime.device))
             _refuse_infinite(f"{recipe.name}: the loss", loss, step)
             loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(recipe.module.parameters(), config.max_grad_norm)
+            _refuse_infinite(f"{recipe.name}: the gradient", norm, step)
             share = schedule(step, config)
-            for group in optimizer.param_groups:
-                norm = torch.nn.utils.clip_grad_norm_(group["params"], config.max_grad_norm)
-                _refuse_infinite(f"{recipe.name}: the gradient", norm, step)
-                group["lr"] = share * config.learning_rate
-            optimizer.step()
-            optimizer.zero_grad()
+            for optimizer in used:
+                for group in optimizer.param_groups:
+                    group["lr"] = share * config.learning_rate
+                optimizer.step()
+            recipe.module.zero_grad()
             average.update(recipe.module, step)
             step += 1
             seconds += time.monotonic() - began
