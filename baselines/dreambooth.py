@@ -146,7 +146,7 @@ class DreamBooth:
         if is_complete(directory, record):
             return
         unet = self.trainable_unet(case)
-        text_encoder = copy.deepcopy(self.base.pipeline().text_encoder) if self.config.train_text_encoder else None
+        text_encoder = self.trainable_text_encoder(case)
         fine_tune(
             directory,
             record,
@@ -163,6 +163,16 @@ class DreamBooth:
     def trainable_unet(self, case: Case) -> UNet2DConditionModel:
         """A float32 copy of the base's UNet in which everything takes gradients."""
         return copy.deepcopy(self.base.pipeline().unet).float().requires_grad_(True)
+
+    def trainable_text_encoder(self, case: Case) -> CLIPTextModel | None:
+        """A copy of the base's text encoder with what of it takes gradients; None where nothing does."""
+        if not self.config.train_text_encoder:
+            return None
+        return copy.deepcopy(self.base.pipeline().text_encoder).requires_grad_(True)
+
+    def reader(self, case: Case, text_encoder: CLIPTextModel) -> StableDiffusionPipeline:
+        """The base's pipeline with a text encoder that is trained, to read texts by."""
+        return with_components(self.base.pipeline(), text_encoder=text_encoder.train())
 
     def train(
         self,
@@ -187,8 +197,8 @@ class DreamBooth:
             pools.append(Pictures(pipe.vae, images, texts, size, config.augment))
         parameters = [parameter for parameter in unet.parameters() if parameter.requires_grad]
         if text_encoder is not None:
-            pipe = with_components(pipe, text_encoder=text_encoder.requires_grad_(True).train())
-            parameters += text_encoder.parameters()
+            pipe = self.reader(case, text_encoder)
+            parameters += [parameter for parameter in text_encoder.parameters() if parameter.requires_grad]
         with torch.no_grad():
             constant = [read(pipe, pool.texts) for pool in pools]
         schedule = training_schedule(pipe)

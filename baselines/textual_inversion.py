@@ -13,7 +13,6 @@ from diffusers import StableDiffusionPipeline
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from transformers import CLIPTokenizer
 
 from baselines.finetuning import (
     Precision,
@@ -33,7 +32,7 @@ from baselines.finetuning import (
 from baselines.latents import Augment, cache_latents
 from baselines.progress import Progress, fine_tune, is_complete
 from baselines.stable_diffusion import draw
-from baselines.words import is_one_token, refused_prompt, training_texts
+from baselines.words import is_known, refused_prompt, training_texts
 from umm_bench.base import Base
 from umm_bench.errors import UserError
 from umm_bench.methods import Case, Generation, Prompt, Subject
@@ -222,8 +221,3 @@ class TextualInversion:
                 yield step, loss.item()
         finally:
             hook.remove()
-
-
-def is_known(tokenizer: CLIPTokenizer, word: str) -> bool:
-    """Whether it stands in the vocabulary, alone or as the end of a word: its embedding is in use."""
-    return word in tokenizer.get_vocab() or is_one_token(tokenizer, word)

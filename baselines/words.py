@@ -67,6 +67,11 @@ def is_one_token(tokenizer: CLIPTokenizer, word: str) -> bool:
     return len(tokenizer(word, add_special_tokens=False).input_ids) == 1
 
 
+def is_known(tokenizer: CLIPTokenizer, word: str) -> bool:
+    """Whether it stands in the vocabulary, alone or as the end of a word: its embedding is in use."""
+    return word in tokenizer.get_vocab() or is_one_token(tokenizer, word)
+
+
 def rare_tokens(tokenizer: CLIPTokenizer, count: int) -> tuple[str, ...]:
     """Up to `count` words of one token that captions hardly have: `KNOWN_RARE` where they are, then by rule.
 

@@ -18,7 +18,7 @@ from umm_bench.base import Base
 from umm_bench.errors import UserError
 from umm_bench.methods import Subject
 
-TRAINED = ["textual_inversion", "dreambooth", "dreambooth_lora"]
+TRAINED = ["textual_inversion", "dreambooth", "dreambooth_lora", "custom_diffusion"]
 
 
 def pictures(folder: Path, sizes: list[tuple[int, int]], noun: str = "fox") -> Subject:

@@ -13,6 +13,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from PIL import Image
 
 from baselines import dreambooth, finetuning, progress
+from baselines.custom_diffusion import CustomDiffusion, CustomDiffusionConfig
 from baselines.dreambooth import DreamBooth, DreamBoothConfig, read
 from baselines.dreambooth_lora import DreamBoothLora, DreamBoothLoraConfig
 from baselines.finetuning import denoising_errors, image_size, read_references, training_schedule
@@ -22,7 +23,7 @@ from baselines.textual_inversion import TextualInversion, TextualInversionConfig
 from baselines.words import phrase
 from umm_bench.base import Base
 from umm_bench.errors import UserError
-from umm_bench.methods import METHODS, Case, Generation, Prompt, Subject
+from umm_bench.methods import METHODS, Abilities, Case, Generation, Prompt, Subject
 
 GENERATION = Generation(num_inference_steps=2, guidance_scale=3.0)
 PROMPT = Prompt("p0", "a {subject} on a blue background", "recontextualise")
@@ -31,18 +32,20 @@ CONFIGS = {
     "textual_inversion": TextualInversionConfig(steps=3, batch_size=2),
     "dreambooth": DreamBoothConfig(steps=3, num_class_images=2, class_inference_steps=2),
     "dreambooth_lora": DreamBoothLoraConfig(identifiers=("sks",), steps=3, num_class_images=0, rank=2),
+    "custom_diffusion": CustomDiffusionConfig(steps=3, num_class_images=2, class_inference_steps=2),
 }
 CLASSES = {
     "sd": StableDiffusion,
     "textual_inversion": TextualInversion,
     "dreambooth": DreamBooth,
     "dreambooth_lora": DreamBoothLora,
+    "custom_diffusion": CustomDiffusion,
 }
 
 
 def set_up(method, subject: Subject, directory: Path):
     """The state for the subject, or for the case that it is alone."""
-    return method.setup(Case((subject,)) if method.name == "dreambooth" else subject, directory)
+    return method.setup(Case((subject,)) if Abilities.of(type(method)).setup_for == "case" else subject, directory)
 
 
 def draw_alone(method, state, subject: Subject, *seeds: int) -> np.ndarray:
@@ -87,7 +90,7 @@ def test_a_batch_equals_its_members(name: str, base: Base, subject: Subject, tmp
     assert np.abs(together[0] - together[1]).max() > 1
 
 
-@pytest.mark.parametrize("name", ["textual_inversion", "dreambooth", "dreambooth_lora"])
+@pytest.mark.parametrize("name", ["textual_inversion", "dreambooth", "dreambooth_lora", "custom_diffusion"])
 def test_reload_draws_the_same_without_training(
     name: str, base: Base, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,7 +104,7 @@ def test_reload_draws_the_same_without_training(
     assert not list(directory.glob("*.bin"))
 
 
-@pytest.mark.parametrize("name", ["textual_inversion", "dreambooth", "dreambooth_lora"])
+@pytest.mark.parametrize("name", ["textual_inversion", "dreambooth", "dreambooth_lora", "custom_diffusion"])
 def test_training_is_a_function_of_the_subject(name: str, base: Base, subject: Subject, tmp_path: Path) -> None:
     losses = []
     for directory, who in (("a", subject), ("b", subject), ("c", replace(subject, id="other"))):
@@ -127,7 +130,7 @@ def cut_off(method, subject: Subject, directory: Path, monkeypatch: pytest.Monke
         set_up(method, subject, directory)
 
 
-@pytest.mark.parametrize("name", ["textual_inversion", "dreambooth", "dreambooth_lora"])
+@pytest.mark.parametrize("name", ["textual_inversion", "dreambooth", "dreambooth_lora", "custom_diffusion"])
 def test_a_killed_fine_tune_goes_on_as_if_nothing_had_been(
     name: str, base: Base, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,7 +176,7 @@ def test_a_fine_tune_of_other_settings_does_not_go_on_from_it(
     assert record["seconds_before"] == 0
 
 
-@pytest.mark.parametrize("name", ["textual_inversion", "dreambooth", "dreambooth_lora"])
+@pytest.mark.parametrize("name", ["textual_inversion", "dreambooth", "dreambooth_lora", "custom_diffusion"])
 def test_a_diverged_fine_tune_is_refused(name: str, base: Base, subject: Subject, tmp_path: Path) -> None:
     method = make(name, base, learning_rate=float("inf"))
     with pytest.raises(UserError, match=f"{method.name} of fox: the .* became nan at step 2; .*--set {method.name}.le"):

@@ -11,7 +11,7 @@ from tests.baselines.test_baselines import CLASSES, make
 from umm_bench.base import Base
 from umm_bench.methods import Case, Subject
 
-TRAINED = ["textual_inversion", "dreambooth", "dreambooth_lora"]
+TRAINED = ["textual_inversion", "dreambooth", "dreambooth_lora", "custom_diffusion"]
 
 
 @pytest.mark.parametrize("name", TRAINED)

@@ -16,7 +16,7 @@ from tests.baselines.test_baselines import PAIR_PROMPT, PROMPT, make, pixels, se
 from umm_bench.base import Base
 from umm_bench.methods import Case, Subject
 
-TRAINED = ["textual_inversion", "dreambooth", "dreambooth_lora"]
+TRAINED = ["textual_inversion", "dreambooth", "dreambooth_lora", "custom_diffusion"]
 
 
 @pytest.fixture
