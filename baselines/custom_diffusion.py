@@ -44,7 +44,7 @@ class CustomDiffusionConfig(DreamBoothConfig):
 
 @dataclass(frozen=True)
 class StableDiffusionCustomDiffusion(CustomDiffusionConfig):
-    """For Stable Diffusion 1.x and 2.x: 1e-5 by a batch of 2, doubled for the class images; pictures mirrored at random."""
+    """For Stable Diffusion 1.x and 2.x: 1e-5 by the batch, doubled for class images; pictures mirrored at random."""
 
     source: ClassVar[str] = "diffusers, examples/custom_diffusion"
 
