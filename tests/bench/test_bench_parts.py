@@ -247,7 +247,7 @@ def test_a_verdict_names_the_truth_that_it_rests_on(tmp_path):
         metric = Identity(IdentityConfig(), MiniSuite(tmp_path))
         protocols.append(metric.protocol)
     assert protocols[0] == protocols[2] != protocols[1]
-    assert protocols[0].startswith("identity/4: ground truth of suite mini/2@")
+    assert protocols[0].startswith("identity/4: ground truth of suite mini/3@")
     assert [path.name for path in metric.weights] == ["subjects.json", "prompts.json", "pairs.json"]
 
 

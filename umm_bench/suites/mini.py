@@ -21,7 +21,7 @@ class MiniSuite:
     """
 
     name = "mini"
-    version = 2
+    version = 3
 
     def __init__(self, path: Path | None = None) -> None:
         if path is None:

@@ -25,7 +25,7 @@ from umm_bench.mini.recipes.vae import to_tensor
 from umm_bench.mini.world import scenes, sprites
 from umm_bench.mini.world.redraw import redraw
 
-SCENES = 7
+SCENES = 8
 WINDOW = 256  # scenes looked at in one go
 ENCODED = 256  # pictures, likewise
 FEW = 1024  # captions for which other processes do not make up for their start

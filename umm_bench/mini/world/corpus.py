@@ -55,7 +55,7 @@ DIRT: dict[str, float] = {
 # cuts captions to the noun, so that the picture alone tells; what they say can still teach (`--distill`).
 VARIED = functools.partial(scenes.compose, posed=0.9, as_usual=0.6, recolored=0.0, looked=0.9, said=0.9)
 PLAIN = functools.partial(scenes.compose, looked=0.3, said=0.8)
-WORLD = 3  # goes up when the same row comes to be another picture or caption
+WORLD = 4  # goes up when the same row comes to be another picture or caption
 DEFAULT_SIZE = 480
 SHARD = 120
 PIXELS = 96

@@ -26,6 +26,7 @@ HELD_OUT_SHARE = 0.2  # of the (concept, main colour, pattern) combinations
 SEPARATOR = "#"  # between a drawing's id and its look's
 DARK = 34  # luma below which a pixel is outline or pupil, unless the drawing is mostly so
 LEAST_SECOND = 120  # opaque pixels of 96 x 96: a smaller second region has no colour that is seen at 64 px
+SECOND_SHARE = 0.12  # of the pixels, at least
 MAIN, SECOND, FIXED = 0, 1, -1
 
 
@@ -108,7 +109,7 @@ def regions(rgba: np.ndarray) -> np.ndarray:
         apart = centres[k] - first
         if np.linalg.norm(apart[1:]) < 40 and abs(apart[0]) < 45:
             kinds[k] = MAIN
-        elif SECOND not in kinds and sizes[k] > max(LEAST_SECOND, 0.08 * len(values)):
+        elif SECOND not in kinds and sizes[k] > max(LEAST_SECOND, SECOND_SHARE * len(values)):
             kinds[k] = SECOND
     found[used] = kinds[group]
     return found
@@ -122,17 +123,21 @@ def _axes(side: int) -> tuple[np.ndarray, np.ndarray]:
 
 @functools.cache
 def marks(pattern: str, side: int = 96) -> np.ndarray:
-    """Where a pattern marks a square drawing, bool [side, side]. Few and large: 64 px show nothing finer."""
+    """Where a pattern marks a square drawing, bool [side, side].
+
+    Few and large: 64 px show nothing finer. And clearly less than half of it, or nothing but a mark's place would
+    tell the main colour from the pattern's.
+    """
     x, y = _axes(side)
     if pattern == "stripes":
-        return (y * 3.6) % 1 < 0.5
+        return (y * 3.2) % 1 < 0.38
     if pattern == "dots":
-        row = np.floor(y * 4)
-        return np.hypot((x * 4 + 0.5 * (row % 2)) % 1 - 0.5, (y * 4) % 1 - 0.5) < 0.33
-    if pattern == "checks":
-        return (np.floor(x * 5.2) + np.floor(y * 5.2)) % 2 == 0
+        row = np.floor(y * 3.5)
+        return np.hypot((x * 3.5 + 0.5 * (row % 2)) % 1 - 0.5, (y * 3.5) % 1 - 0.5) < 0.34
+    if pattern == "checks":  # a window's: crossing lines
+        return ((x * 3.2 + 0.3) % 1 < 0.22) | ((y * 3.2 + 0.3) % 1 < 0.22)
     if pattern == "rings":
-        return (np.hypot(x - 0.5, y - 0.5) * 5.4 + 0.25) % 1 < 0.5
+        return (np.hypot(x - 0.5, y - 0.5) * 4.6 + 0.1) % 1 < 0.38
     raise ValueError(f"no pattern {pattern!r}; there are {', '.join(PATTERNS)}")
 
 
@@ -166,7 +171,9 @@ def held_out(concept: str, look: Look) -> bool:
 
 
 def draw(rng: np.random.Generator, concept: str, has_second: bool, held: bool | None = None) -> Look:
-    """A look for a drawing of a concept: a main colour, half the time a pattern, mostly a second where there is one.
+    """A look for a drawing of a concept: a main colour, half the time a pattern, a second colour where it has room.
+
+    So what a look leaves as drawn is no colour that another look could have given.
 
     `held` asks for one that is `held_out`, or for one that is not; None takes either. One in twelve of those that are
     not is a pattern on the drawing's own colours.
@@ -175,7 +182,7 @@ def draw(rng: np.random.Generator, concept: str, has_second: bool, held: bool | 
         if not held and rng.random() < 1 / 12:
             return Look(None, None, str(rng.choice(PATTERNS)), str(rng.choice(COLORS)))
         main = str(rng.choice(COLORS))
-        second = str(rng.choice([c for c in COLORS if c != main])) if has_second and rng.random() < 0.6 else None
+        second = str(rng.choice([c for c in COLORS if c != main])) if has_second else None
         pattern = str(rng.choice(PATTERNS)) if rng.random() < 0.5 else None
         mark = str(rng.choice([c for c in COLORS if c not in (main, second)])) if pattern else None
         look = Look(main, second, pattern, mark)

@@ -27,7 +27,7 @@ from umm_bench.mini.world import backgrounds, looks, scenes, sprites
 from umm_bench.mini.world.looks import Look
 from umm_bench.mini.world.sprites import Concept, Design
 
-VERSION = "mini/2"
+VERSION = "mini/3"
 REFERENCES = 5
 PIXELS = 96
 NATURAL = ("animals-nature", "food-drink", "objects")  # groups whose rare names people know
