@@ -30,7 +30,8 @@ from transformers import (
 from umm_bench.mini import family
 from umm_bench.mini.recipes import tokenizer
 from umm_bench.mini.recipes.common import load_weights, run_folder
-from umm_bench.mini.recipes.singles import PART_VALUES, part_labels, single, training_names
+from umm_bench.mini.recipes.painted import singles as painted_singles
+from umm_bench.mini.recipes.singles import PART_VALUES, Single, part_labels, single, training_names
 from umm_bench.mini.towers import FlatResNetConfig, FlatResNetModelWithProjection
 from umm_bench.mini.world import scenes
 
@@ -65,6 +66,7 @@ class CLIPSizes:
     near: int = 0  # texts of so many near misses that a picture with a look is told from
     prototypes: bool = False  # teach the image tower one vector a concept, not shipped, and pull the texts to them
     pull: float = 8.0
+    painted: float = 0.0  # share of the single sprites that the image tower is shown a batch at a time
     parts: float = 1.0  # how much reading a look's parts from a picture weighs, by a head that is not shipped either
     seed: int = 1
     vocabulary: str = ""  # digest of the tokenizer, which a warm start takes from the weights
@@ -92,15 +94,19 @@ SCORING = CLIPSizes(
 IMAGE_TOWER = dataclasses.replace(
     SCORING,
     name="image_encoder",
+    batch_size=128,
     text_width=192,
     text_layers=3,
     recolor=0.0,
     even_share=0.9,
     other_names=24,
-    further=0.15,
-    varied=0.05,
+    further=0.7,
+    varied=0.2,
     looked=0.9,
-    parts=4.0,
+    near=0,
+    pull=0.0,
+    parts=8.0,
+    painted=0.9,
     seed=5,
 )
 
@@ -201,7 +207,7 @@ class _CLIPRecipe:
         """
         sizes, images, truth = self.config, [], []
         key = f"{self.name}-{sizes.seed}-{step}"
-        singles = [single(f"{key}-{i}", sizes) for i in range(round(sizes.even_share * sizes.batch_size))]
+        singles = self.singles(key, round(sizes.even_share * sizes.batch_size))
         for one in singles:
             images.append(one.image)
             truth.append(one.text)
@@ -224,6 +230,10 @@ class _CLIPRecipe:
             "concepts": torch.tensor([self.rows[scenes.article(one.name)] for one in singles]),
             "parts": torch.tensor([part_labels(one.look) for one in singles]),
         }
+
+    def singles(self, key: str, count: int) -> list[Single]:
+        """So many of the single sprites of a step."""
+        return [single(f"{key}-{i}", self.config) for i in range(count)]
 
     def tokenize(self, texts: list[str]) -> dict[str, torch.Tensor]:
         """Token ids and mask [B, L] of the longest text."""
@@ -306,6 +316,12 @@ class ImageTower(_CLIPRecipe):
     def first_tokenizer(self) -> CLIPTokenizer:
         """The generator's."""
         return CLIPTokenizer.from_pretrained(self.generator / "tokenizer")
+
+    def singles(self, key: str, count: int) -> list[Single]:
+        """Most of them painted, the others by other hands: what makes a concept and not who drew it."""
+        painted = round(self.config.painted * count)
+        many = painted_singles(key, painted, self.config.image_size, self.config.looked, self.config.near)
+        return many + super().singles(key, count - painted)
 
     def save(self, folder: Path) -> None:
         """The tower and its projection: the text's and the prototypes are of no use without the rest."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 PART_VALUES = (("", *looks.COLORS), ("", *looks.COLORS), ("", *looks.PATTERNS), ("", *looks.COLORS))
 
 
+@functools.cache
 def training_names() -> list[str]:
     """The concepts that are not held out, by rank."""
     return [concept.name for concept in sprites.load().concepts if concept.split == "train"]
@@ -94,12 +96,7 @@ def single(key: str, sizes: CLIPSizes) -> Single:
         second = sprites.load().has_second(drawing)
         look = looks.draw(rng, name, second, held=False)
         drawing, text = looks.looked(drawing, look), scenes.article(look.describe(name))
-        misses = [
-            scenes.article(miss.describe(name))
-            for _, miss in looks.near_misses(look, second)
-            if not looks.held_out(name, miss)
-        ]
-        near = tuple(str(miss) for miss in rng.choice(misses, sizes.near, replace=False))
+        near = near_words(name, look, second, rng, sizes.near)
     scenes.paste(canvas, drawing, at)
     if mixed:
         channels = canvas.reshape(-1, 3) @ rng.dirichlet((0.5, 0.5, 0.5), 3).astype(np.float32)
@@ -107,6 +104,18 @@ def single(key: str, sizes: CLIPSizes) -> Single:
     if redrawn:
         canvas = varied(canvas, rng)
     return Single(np.clip(canvas, 0, 255).astype(np.uint8), name, text, look, near)
+
+
+def near_words(name: str, look: Look, second: bool, rng: np.random.Generator, count: int) -> tuple[str, ...]:
+    """So many of the near misses of a look, in words, none of them held out."""
+    if not count:
+        return ()
+    misses = [
+        scenes.article(miss.describe(name))
+        for _, miss in looks.near_misses(look, second)
+        if not looks.held_out(name, miss)
+    ]
+    return tuple(str(miss) for miss in rng.choice(misses, count, replace=False))
 
 
 def part_labels(look: Look | None) -> list[int]:
