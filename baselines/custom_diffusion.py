@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from baselines.dreambooth import DreamBooth, DreamBoothConfig
-from baselines.finetuning import precision_of, scale_of, with_components
+from baselines.finetuning import of_device, scale_of, with_components
 from baselines.latents import Augment
 from baselines.words import is_known, rare_tokens, refused_identifier, refused_pictures, refused_prompt
 from umm_bench.base import Base
@@ -55,6 +55,7 @@ class StableDiffusionCustomDiffusion(CustomDiffusionConfig):
     num_class_images: int = 200
     class_inference_steps: int = 50
     class_guidance_scale: float = 7.5
+    gradient_checkpointing: bool = True
 
 
 class WithNewWords(nn.Module):
@@ -87,7 +88,7 @@ class CustomDiffusion(DreamBooth):
     def defaults(base: Base) -> DreamBoothConfig:
         config = StableDiffusionCustomDiffusion() if scale_of(base) == "sd" else CustomDiffusionConfig()
         identifiers = rare_tokens(base.tokenizer, 3) or config.identifiers
-        return replace(config, identifiers=identifiers, mixed_precision=precision_of(base))
+        return replace(config, identifiers=identifiers, **of_device(base))
 
     @classmethod
     def check(cls, config: DreamBoothConfig, base: Base, case: Case, prompt: Prompt) -> str | None:

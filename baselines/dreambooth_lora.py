@@ -12,6 +12,7 @@ from typing import ClassVar, Literal
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from diffusers.training_utils import cast_training_params
 from diffusers.utils import convert_state_dict_to_diffusers
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
@@ -21,7 +22,7 @@ from torch import Tensor
 from transformers import CLIPTextModel
 
 from baselines.dreambooth import DreamBooth, DreamBoothConfig
-from baselines.finetuning import precision_of, require_positive, scale_of, with_components
+from baselines.finetuning import of_device, require_positive, scale_of, with_components
 from baselines.stable_diffusion import draw
 from baselines.words import rare_tokens, refused_identifier, refused_pictures, refused_prompt
 from umm_bench.base import Base
@@ -66,6 +67,7 @@ class StableDiffusionDreamBoothLora(DreamBoothLoraConfig):
     learning_rate: float = 1e-4
     num_class_images: int = 0
     rank: int = 4
+    gradient_checkpointing: bool = True
 
 
 class DreamBoothLora(DreamBooth):
@@ -86,7 +88,7 @@ class DreamBoothLora(DreamBooth):
     def defaults(base: Base) -> DreamBoothLoraConfig:
         config = StableDiffusionDreamBoothLora() if scale_of(base) == "sd" else DreamBoothLoraConfig()
         identifiers = rare_tokens(base.tokenizer, 32) or config.identifiers
-        return replace(config, identifiers=identifiers, mixed_precision=precision_of(base))
+        return replace(config, identifiers=identifiers, **of_device(base))
 
     @classmethod
     def check(cls, config: DreamBoothConfig, base: Base, case: Case, prompt: Prompt) -> str | None:
@@ -130,8 +132,11 @@ class DreamBoothLora(DreamBooth):
         return self._drawn_with[1]
 
     def trainable_unet(self, case: Case) -> UNet2DConditionModel:
-        """A float32 copy of the base's UNet in which only a new adapter takes gradients."""
-        unet = copy.deepcopy(self.base.pipeline().unet).float().requires_grad_(False)
+        """A copy of the base's UNet in which only a new adapter, in float32, takes gradients; float32 but in mixed
+        precision, where what is frozen stays as it is."""
+        unet = copy.deepcopy(self.base.pipeline().unet).requires_grad_(False)
+        if self.config.mixed_precision == "no":
+            unet.float()
         rank = self.config.rank
         with torch.random.fork_rng(devices=[]):  # peft draws the adapters from the global generator
             torch.manual_seed(seed_for(self.name, case.id, "lora"))
@@ -143,6 +148,7 @@ class DreamBoothLora(DreamBooth):
                     target_modules=[*ATTENTION_PROJECTIONS],
                 )
             )
+        cast_training_params(unet)
         return unet
 
     def save(self, unet: UNet2DConditionModel, directory: Path, text_encoder: CLIPTextModel | None = None) -> None:

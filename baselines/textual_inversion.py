@@ -62,6 +62,7 @@ class TextualInversionConfig:
     weight_decay: float = 1e-2
     augment: Augment = "none"
     mixed_precision: Precision = "no"
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         require_positive(self, "num_vectors", "steps", "batch_size", "learning_rate")
@@ -79,6 +80,7 @@ class StableDiffusionTextualInversion(TextualInversionConfig):
     steps: int = 3000
     learning_rate: float = 2e-3
     augment: Augment = "flip"
+    gradient_checkpointing: bool = True
 
 
 class TextualInversion:
@@ -201,6 +203,8 @@ class TextualInversion:
         schedule = training_schedule(pipe)
         optimizer = torch.optim.AdamW([rows_VD], lr=config.learning_rate, weight_decay=config.weight_decay)
         hook = pipe.text_encoder.get_input_embeddings().register_forward_hook(put_rows)
+        if config.gradient_checkpointing:
+            pipe.unet.enable_gradient_checkpointing()
         try:
             for step in range(progress.begin([rows_VD], optimizer, config.steps) if progress else 0, config.steps):
                 generator = torch.Generator().manual_seed(seed_for(self.name, subject.id, step))
@@ -221,3 +225,4 @@ class TextualInversion:
                 yield step, loss.item()
         finally:
             hook.remove()
+            pipe.unet.disable_gradient_checkpointing()  # it is the base's own

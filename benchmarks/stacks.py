@@ -28,21 +28,10 @@ def load_stack(size: str, device: str) -> UMMPipeline:
     return pipe.to(device)
 
 
-def _sd15() -> UMMPipeline:
-    torch.manual_seed(0)
-    # the mini tokenizer's ids lie within CLIP's vocabulary; speed does not depend on which words they are
-    tokenizer = CLIPTokenizer.from_pretrained(family.path("sd") / "tokenizer", model_max_length=77)
+def sd15_parts() -> dict[str, torch.nn.Module]:
+    """UNet, VAE and text encoder of Stable Diffusion 1.5's exact shapes, with random weights."""
     text = CLIPTextConfig(
         vocab_size=49408, hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12
-    )
-    vision = CLIPVisionConfig(
-        hidden_size=1024,
-        intermediate_size=4096,
-        num_hidden_layers=24,
-        num_attention_heads=16,
-        image_size=224,
-        patch_size=14,
-        projection_dim=768,
     )
     vae = AutoencoderKL(
         block_out_channels=(128, 256, 512, 512),
@@ -52,6 +41,22 @@ def _sd15() -> UMMPipeline:
         sample_size=512,
     )
     unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+    return {"unet": unet, "vae": vae, "text_encoder": CLIPTextModel(text)}
+
+
+def _sd15() -> UMMPipeline:
+    torch.manual_seed(0)
+    # the mini tokenizer's ids lie within CLIP's vocabulary; speed does not depend on which words they are
+    tokenizer = CLIPTokenizer.from_pretrained(family.path("sd") / "tokenizer", model_max_length=77)
+    vision = CLIPVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        image_size=224,
+        patch_size=14,
+        projection_dim=768,
+    )
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -61,10 +66,8 @@ def _sd15() -> UMMPipeline:
         steps_offset=1,
     )
     sd = StableDiffusionPipeline(
-        vae=vae.eval(),
-        text_encoder=CLIPTextModel(text).eval(),
+        **{name: part.eval() for name, part in sd15_parts().items()},
         tokenizer=tokenizer,
-        unet=unet.eval(),
         scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,
