@@ -33,6 +33,7 @@ from torch.nn import functional as F
 
 from figures import Figure, emit
 from umm_bench.base import load_base
+from umm_bench.cli.arguments import Parser, whole
 from umm_bench.cli.commands import quiet_libraries, run_command
 from umm_bench.cli.progress import Tracker
 from umm_bench.errors import UserError
@@ -206,12 +207,13 @@ def figures(args: argparse.Namespace) -> Iterator[Figure]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument("--write", action="store_true", help=f"keep the figures for the model card ({FIGURES.name})")
-    parser.add_argument("--steps", type=int, default=300, help="of each training, of 16 rows")
-    parser.add_argument("--pairs", type=int, default=2048, help="scenes to train on")
-    parser.add_argument("--subjects", type=int, default=12, help=f"held-out subjects, each in {len(PROMPTS)} prompts")
+    parser.add_argument("--steps", type=whole(), default=300, help="of each training, of 16 rows")
+    parser.add_argument("--pairs", type=whole(), default=2048, help="scenes to train on")
+    add = parser.add_argument
+    add("--subjects", type=whole(), default=12, help=f"held-out subjects, each in {len(PROMPTS)} prompts")
     parser.add_argument("--variants", nargs="+", choices=tuple(VARIANTS), default=list(VARIANTS))
     return parser
 
@@ -231,9 +233,8 @@ def _command(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
     quiet_libraries()
-    return run_command(lambda: _command(args))
+    return run_command(lambda: _command(_parser().parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from baselines.words import phrase, training_texts
 from benchmarks.common import time_ratio
 from figures import Figure, emit
 from umm_bench.base import Base, load_base
-from umm_bench.cli.arguments import whole
+from umm_bench.cli.arguments import Parser, whole
 from umm_bench.cli.commands import quiet_libraries, run_command
 from umm_bench.images import open_image
 from umm_bench.methods import Case, Generation, Subject
@@ -252,7 +252,7 @@ def final_loss(losses: Sequence[float], steps: int) -> float:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument("--subjects", type=whole(1), default=2)
     parser.add_argument("--pictures", type=whole(1), default=4, help="of each subject")
@@ -263,10 +263,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _command(args: argparse.Namespace) -> None:
+    emit(figures(args), args.json)
+
+
 def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
     quiet_libraries()
-    return run_command(lambda: emit(figures(args), args.json))
+    return run_command(lambda: _command(_parser().parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -8,12 +8,12 @@ one prompt at a time. The bare detector gets the pictures decoded and the phrase
 
 from __future__ import annotations
 
-import argparse
 import io
 import multiprocessing
 import os
 import resource
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +33,8 @@ from curation.records import Box, Sample
 from curation.runner import make_plan, run
 from curation.sources import open_source
 from figures import Figure, emit
+from umm_bench.cli.arguments import Parser, whole
+from umm_bench.cli.commands import run_command
 
 Clock = Callable[[], float]
 
@@ -286,11 +288,19 @@ def memory(sizes: Sequence[int]) -> Iterator[Figure]:
     yield Figure("curation.memory_growth", growth, "ratio", False, 1.5, f"{sizes[-1]} pairs against {sizes[0]}")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.curation", description=__doc__)
-    parser.add_argument("--rows", type=int, default=960, help="of mini-LAION")
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=3)
+def main(argv: list[str] | None = None) -> int:
+    try:
+        return run_command(lambda: _command(argv))
+    except UserError as error:  # the miner's own
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _command(argv: list[str] | None) -> None:
+    parser = Parser(prog="python -m benchmarks.curation", description=__doc__)
+    parser.add_argument("--rows", type=whole(), default=960, help="of mini-LAION")
+    parser.add_argument("--workers", type=whole(), default=2)
+    parser.add_argument("--repeats", type=whole(), default=3)
     parser.add_argument(
         "--clock",
         choices=("wall", "cpu"),
@@ -298,9 +308,9 @@ def main() -> None:
         help="cpu: processor time of one process, for a machine that is busy; it gives no credit for a second core",
     )
     parser.add_argument("--memory", action="store_true", help="peak memory at growing sizes, in place of the speed")
-    parser.add_argument("--pairs", type=int, nargs="+", default=MEMORY_PAIRS, help="sizes for --memory")
+    parser.add_argument("--pairs", type=whole(), nargs="+", default=MEMORY_PAIRS, help="sizes for --memory")
     parser.add_argument("--json", action="store_true", help="one figure a line")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     os.environ.setdefault("TQDM_DISABLE", "1")  # transformers' own bars
     if arguments.memory:
         emit(memory(arguments.pairs), arguments.json)
@@ -311,4 +321,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -29,6 +29,7 @@ from baselines.dreambooth_lora import ATTENTION_PROJECTIONS, StableDiffusionDrea
 from baselines.textual_inversion import StableDiffusionTextualInversion
 from benchmarks.stacks import sd15_parts
 from figures import Figure, emit
+from umm_bench.cli.arguments import Parser
 from umm_bench.cli.commands import quiet_libraries, run_command
 
 GIGABYTE = 1e9
@@ -129,11 +130,10 @@ def figures() -> Iterator[Figure]:
 
 
 def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one JSON object a figure")
-    arguments = parser.parse_args(argv)
     quiet_libraries()
-    return run_command(lambda: emit(figures(), arguments.json))
+    return run_command(lambda: emit(figures(), parser.parse_args(argv).json))
 
 
 if __name__ == "__main__":

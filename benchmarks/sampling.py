@@ -24,6 +24,7 @@ import numpy as np
 
 from benchmarks.common import Ratio, time_ratio
 from figures import Figure, emit
+from umm_bench.cli.arguments import Parser, real, whole
 from umm_bench.cli.commands import quiet_libraries, run_command
 from umm_bench.errors import UserError
 
@@ -35,16 +36,16 @@ PROMPTS = ("a {} on a blue background", "a {} in the snow")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m benchmarks.sampling", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
     add("--size", default="mini", choices=("mini", "sd15"))
-    add("--steps", type=int, default=30, help="denoising steps (default: %(default)s)")
-    add("--batch", type=int, default=4, help="images of the prompt (default: %(default)s)")
-    add("--alpha", type=float, default=0.7, help="between 0 and 1 (default: %(default)s)")
-    add("--guidance-scale", type=float, default=5.0, help="(default: %(default)s)")
-    add("--repeats", type=int, default=5, help="timed pairs (default: %(default)s)")
+    add("--steps", type=whole(), default=30, help="denoising steps (default: %(default)s)")
+    add("--batch", type=whole(), default=4, help="images of the prompt (default: %(default)s)")
+    add("--alpha", type=real(0, 1), default=0.7, help="between 0 and 1 (default: %(default)s)")
+    add("--guidance-scale", type=real(1), default=5.0, help="(default: %(default)s)")
+    add("--repeats", type=whole(), default=5, help="timed pairs (default: %(default)s)")
     add("--dtype", default="float32", choices=("float32", "float16", "bfloat16"))
     add("--clock", default="wall", choices=("wall", "cpu"),
         help="cpu counts this process alone, for a machine that others use too (default: %(default)s)")  # fmt: skip
@@ -192,16 +193,12 @@ def figures(args: argparse.Namespace) -> Iterator[Figure]:
 def _checked(args: argparse.Namespace) -> None:
     if not 0.0 < args.alpha < 1.0:
         raise UserError(f"--alpha is {args.alpha}; at 0 and 1 there are two branches as in Stable Diffusion")
-    for name in ("steps", "batch", "repeats"):
-        if getattr(args, name) < 1:
-            raise UserError(f"--{name} must be at least 1, not {getattr(args, name)}")
     quiet_libraries()
     emit(figures(args), args.json)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
-    return run_command(lambda: _checked(args))
+    return run_command(lambda: _checked(_parser().parse_args(argv)))
 
 
 if __name__ == "__main__":

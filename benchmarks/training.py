@@ -44,6 +44,7 @@ from benchmarks.stacks import SIZES, load_stack
 from figures import Figure, emit
 from umm_bench.base import choose_precision, pick_device
 from umm_bench.bench.measure import Measured
+from umm_bench.cli.arguments import Parser, whole
 from umm_bench.cli.commands import quiet_libraries, run_command
 from umm_bench.images import open_image
 from umm_bench.umm import UMMPipeline, fuse_hidden_states, place_words
@@ -208,14 +209,14 @@ def figures(args: argparse.Namespace) -> Iterator[Figure]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true", help="one object a line")
     parser.add_argument("--size", choices=SIZES, default="mini")
     parser.add_argument("--device", choices=("cpu", "cuda"), default=pick_device())
     parser.add_argument("--mixed-precision", choices=("auto", *PRECISIONS), default="auto",
                         help="of all sides; auto is what umm_bench.train takes on this device")  # fmt: skip
-    parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--repeats", type=int, default=7, help="timed steps of each side")
+    parser.add_argument("--batch-size", type=whole(), default=16)
+    parser.add_argument("--repeats", type=whole(), default=7, help="timed steps of each side")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall",
                         help="cpu seconds where other work shares the processor")  # fmt: skip
     parser.add_argument("--peak-of", choices=SIDES, help="print the megabytes of one side, measured in this process")
@@ -231,9 +232,8 @@ def _command(args: argparse.Namespace) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
     quiet_libraries()
-    return run_command(lambda: _command(args))
+    return run_command(lambda: _command(_parser().parse_args(argv)))
 
 
 if __name__ == "__main__":
