@@ -22,6 +22,7 @@ class StableDiffusion:
     name = "sd"
     config_class = StableDiffusionConfig
     max_subjects: ClassVar[int | None] = None
+    can_offload: ClassVar[bool] = True
 
     def __init__(self, base: Base, config: StableDiffusionConfig, generation: Generation) -> None:
         self.base, self.config, self.generation = base, config, generation

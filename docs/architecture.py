@@ -45,7 +45,7 @@ LAYERS: tuple[dict[str, str], ...] = (
         "curation.quality": "curation.quality",
         "mini.checking": "umm_bench.mini.checking",
         "mini.recipes": "umm_bench.mini.recipes",
-        "umm_bench: base": "umm_bench umm_bench.base",
+        "umm_bench: base": "umm_bench.base",
     },
     {"curation.executors": "curation.executors", "umm_bench: methods": "umm_bench.methods"},
     {
@@ -61,8 +61,8 @@ LAYERS: tuple[dict[str, str], ...] = (
     {"umm_bench.bench": "umm_bench.bench"},
     {"mini.evaluation": "umm_bench.mini.evaluation", "reports": "reports"},
     {
-        "umm_bench: commands": "umm_bench.run umm_bench.train umm_bench.sample umm_bench.rare umm_bench.focus "
-        "umm_bench.validate_metrics",
+        "umm_bench: commands": "umm_bench umm_bench.run umm_bench.train umm_bench.sample umm_bench.rare "
+        "umm_bench.focus umm_bench.validate_metrics umm_bench.export",
         "mini: commands": "umm_bench.mini.pretrain umm_bench.mini.evaluate umm_bench.mini.cards",
     },
     {"benchmarks": "benchmarks"},

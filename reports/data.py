@@ -146,11 +146,11 @@ def latest_run(store_path: Path) -> str:
 
 
 def open_store(store_path: Path) -> duckdb.DuckDBPyConnection:
-    """The database. UserError when the file is not there or cannot be read."""
+    """The database, for queries only. UserError when the file is not there or cannot be read."""
     if not store_path.is_file():
         raise UserError(f"there is no results file {store_path}; `python -m umm_bench.run` makes one")
     try:
-        return schema.connect(store_path)
+        return schema.read(store_path)
     except duckdb.Error as error:
         raise UserError(f"cannot open {store_path}: {str(error).splitlines()[0]}") from error
 

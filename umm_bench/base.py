@@ -62,6 +62,20 @@ def pick_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
+def check_device(asked: str) -> str:
+    """The device that `asked` means, "auto" or a name of torch's. UserError where there is no such one."""
+    import torch
+
+    if asked == "auto":
+        return pick_device()
+    try:
+        torch.empty(0, device=torch.device(asked))
+    except (RuntimeError, AssertionError) as error:  # AssertionError: torch was built without CUDA
+        there = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+        raise UserError(f"there is no device '{asked}' ({first_line(error)}); there are: {', '.join(there)}") from error
+    return asked
+
+
 def choose_precision(asked: str, device_type: str) -> str:
     """The precision of the frozen models, "no" or "bf16"; `asked` may be "auto"."""
     import torch
@@ -74,23 +88,48 @@ def choose_precision(asked: str, device_type: str) -> str:
     return asked if asked != "auto" else "bf16" if fast else "no"
 
 
-class Base:
-    """A Stable Diffusion 1.x/2.x checkpoint in diffusers format. Making one loads nothing."""
+DTYPES = ("float32", "bfloat16", "float16")
 
-    def __init__(self, name: str, location: str) -> None:
+
+class Base:
+    """A Stable Diffusion 1.x/2.x checkpoint in diffusers format. Making one loads nothing; a copy or a pickle of it has
+    nothing loaded either.
+    """
+
+    def __init__(
+        self, name: str, location: str, dtype: str = "float32", device: str = "auto", offload: bool = False
+    ) -> None:
         self.name = name
         """As the user wrote it."""
         self.location = location
         """Local folder or hub id."""
+        self.dtype = dtype
+        """Of DTYPES: of the weights, and of what is computed with them."""
+        self.asked_device = device
+        """"auto", or a device of torch's: "cpu", "cuda", "cuda:1"."""
+        self.offload = offload
+        """Whether each part is on the GPU only while it is needed: slower, for small cards."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Base, (self.name, self.location, self.dtype, self.asked_device, self.offload)
+
+    def on(self, device: str) -> Base:
+        """The same, not loaded, on another device."""
+        return Base(self.name, self.location, self.dtype, device, self.offload)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Changes when the weights change."""
-        return model_fingerprint(self.location)
+        """Changes when the weights change, or what they are rounded to."""
+        weights = model_fingerprint(self.location)
+        return weights if self.dtype == "float32" else f"{weights}/{self.dtype}"
 
     @cached_property
     def device(self) -> str:
-        return pick_device()
+        """UserError for one that is not there, and for `offload` without a GPU."""
+        device = check_device(self.asked_device)
+        if self.offload and device == "cpu":
+            raise UserError("--offload puts each part on the GPU while it is needed; without a GPU, leave it out")
+        return device
 
     @cached_property
     def _pipeline(self) -> StableDiffusionPipeline:
@@ -107,7 +146,7 @@ class Base:
                 _check_is_sd(StableDiffusionPipeline.load_config(self.location), self.location)
                 pipe = StableDiffusionPipeline.from_pretrained(
                     self.location,
-                    dtype=torch.float32,
+                    dtype=getattr(torch, self.dtype),
                     use_safetensors=True,
                     variant=variant,
                     requires_safety_checker=False,
@@ -122,6 +161,13 @@ class Base:
             reason = first_line(failed) if failed else ""
             raise UserError(f"cannot load base '{self.name}' from {self.location}: {reason}") from failed
         pipe.set_progress_bar_config(disable=True)
+        return self.place(pipe)
+
+    def place(self, pipe: Any) -> Any:
+        """A pipeline of this base's parts, where they belong."""
+        if self.offload:
+            pipe.enable_model_cpu_offload(device=self.device)
+            return pipe
         return pipe.to(self.device)
 
     @cached_property
@@ -138,13 +184,13 @@ class Base:
             ) from error
 
     def pipeline(self) -> StableDiffusionPipeline:
-        """The one shared pipeline, float32, on `device`. Treat it as read-only: copy what you train."""
+        """The one shared pipeline, of `dtype`, on `device`. Treat it as read-only: copy what you train."""
         return self._pipeline
 
 
-def load_base(name: str) -> Base:
+def load_base(name: str, dtype: str = "float32", device: str = "auto", offload: bool = False) -> Base:
     """`"mini"`, a folder in diffusers format, or a hub id. `UserError` when it is none of these."""
-    return Base(name, resolve_model(name, "sd"))
+    return Base(name, resolve_model(name, "sd"), dtype, device, offload)
 
 
 def _check_is_sd(index: Any, location: str) -> None:

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from atomic import whole_file
 from umm_bench.bench import rarity
-from umm_bench.bench.store import Store
+from umm_bench.bench.store import Answers, OpenAnswers, Store
 from umm_bench.cli.arguments import Parser, file_name
 from umm_bench.cli.commands import run_command
 from umm_bench.cli.outputs import check_file
@@ -72,7 +72,7 @@ def crossed(subjects: Sequence[dict[str, Any]], means: dict[str, float]) -> list
     return rows
 
 
-def show(store: Store, run_id: str, console: Console) -> None:
+def show(store: Answers, run_id: str, console: Console) -> None:
     fits = store.rows("select * from rarity_fits where run_id = ? order by axis, metric, method", [run_id])
     table = Table("axis", "score", "method", "slope [95%]", "falls to half at", "note", box=None)
     for row in fits:
@@ -93,7 +93,7 @@ def show(store: Store, run_id: str, console: Console) -> None:
             console.print(cross)
 
 
-def write_focus(store: Store, run_id: str, path: Path) -> int:
+def write_focus(store: Answers, run_id: str, path: Path) -> int:
     """The classes to mine, one a line, those that lack most first; how many there are."""
     rows = store.rows("select * from rarity_focus where run_id = ? order by rank", [run_id])
     with whole_file(path) as unfinished:
@@ -103,7 +103,7 @@ def write_focus(store: Store, run_id: str, path: Path) -> int:
     return len(rows)
 
 
-def latest(store: Store, run_id: str) -> dict[str, Any]:
+def latest(store: Answers, run_id: str) -> dict[str, Any]:
     """The run's row, that of the one that ran last for "latest". UserError where there is none or it is unfinished."""
     if run_id == "latest":
         runs = store.rows("select * from runs order by executed desc limit 1")
@@ -133,12 +133,13 @@ def _command(words: list[str]) -> None:
     options = parser.parse_args(words)
     if options.focus:
         check_file(options.focus, "--focus")
-    if not (options.output / "umm_bench.duckdb").is_file():
-        raise UserError(f"no run is in {options.output}; `python -m umm_bench.run` makes one")
-    with Store(options.output) as store:
+    if options.counts:
+        with OpenAnswers(options.output) as store:  # nothing there is not to be made
+            run = latest(store, options.run)
+        with Store(options.output) as writable:
+            recount(writable, run, read_counts(options.counts), str(options.counts))
+    with OpenAnswers(options.output) as store:
         run = latest(store, options.run)
-        if options.counts:
-            recount(store, run, read_counts(options.counts), str(options.counts))
         show(store, run["run_id"], Console())
         if options.focus:
             print(f"{write_focus(store, run['run_id'], options.focus)} classes to mine in {options.focus}")

@@ -5,13 +5,13 @@ A second run of the same command makes only what is missing. Settings of one met
 is trained has a curve: `--set dreambooth.curve=50,100,200` scores it after each of these steps of one training.
 """
 
-import argparse
 import importlib
 import json
 import shlex
 import sys
+import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -21,53 +21,125 @@ from rich.console import Console
 from umm_bench.base import load_base
 from umm_bench.bench import runner, scoring
 from umm_bench.bench.conclusions import conclude
+from umm_bench.bench.keeping.provenance import provenance
 from umm_bench.bench.leaderboard import show_leaderboard
-from umm_bench.bench.plan import inputs_digest, make_plan, metric_config
-from umm_bench.bench.selection import DEFAULT_METRICS, DEGRADED_METRICS, Request, Selection, select
-from umm_bench.bench.store import Store
-from umm_bench.cli.arguments import GUIDANCE, SEED, STEPS, Parser, whole
+from umm_bench.bench.making.executors import executor
+from umm_bench.bench.options import Doing, make_parser, read_doing, read_request
+from umm_bench.bench.plan import Plan, inputs_digest, make_plan, metric_config
+from umm_bench.bench.planning.costs import largest_part, measured, works_of
+from umm_bench.bench.planning.detectable import detectable_in
+from umm_bench.bench.planning.show import show_plan, tell_detectable
+from umm_bench.bench.selection import Request, Selection, select
+from umm_bench.bench.store import Answers, OpenAnswers, Store
 from umm_bench.cli.commands import quiet_libraries, run_command
 from umm_bench.cli.outputs import check_folder
 from umm_bench.cli.progress import Tracker
 from umm_bench.configs import describe
-from umm_bench.errors import UserError
-from umm_bench.methods import METHODS, Generation
 from umm_bench.metrics.base import METRICS, is_for
-from umm_bench.suites import degrade
-from umm_bench.suites.base import SUITES, omitted
+from umm_bench.suites.base import omitted
 
 OMITTED_SHOWN = 3
+SOME_FAILED = 1
+"""The exit code of a run that is complete but for what could not be drawn or scored."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, 2 after one line on an error of the user's, 130 after Ctrl-C."""
+    """The exit status: 0; 1 where some images or scores failed, each a row with its reason; 2 after one line on an
+    error of the user's; 130 after Ctrl-C.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
     return run_command(lambda: _command(words), interrupted="stopped; the same command goes on from here")
 
 
-def _command(words: list[str]) -> None:
-    options = _parser().parse_args(words)
+def _command(words: list[str]) -> int:
+    options = make_parser(__doc__ or "").parse_args(words)
     check_folder(options.output, "--output")
-    _run(_request(options), options.output, options.batch_size, options.retry_failed, shlex.join(words))
+    return _run(read_request(options), read_doing(options), shlex.join(words))
 
 
-def _run(request: Request, output: Path, batch_size: int, retry_failed: bool, command: str) -> None:
-    console = Console()
+def _run(request: Request, doing: Doing, command: str) -> int:
+    console, output = Console(), doing.output
     selection = select(request)
     _warn_of_sprite_encoders(request, selection)
     _tell_omitted(selection)
+    if doing.dry_run:
+        with OpenAnswers(output, perhaps=True) as answers:
+            _show_plan(request, selection, answers, console, doing)
+        return 0
     with Store(output) as store:
-        if _is_finished(request, selection, store, retry_failed):
+        if request.budget is not None:
+            selection = _within_budget(request, selection, store, console, doing)
+        if _is_finished(request, selection, store, doing.retry_failed):
             runner.record_references(request.run_id, selection, store)
             store.mark_latest(request.run_id, _now())
         else:
-            _execute(request, selection, store, console, batch_size, retry_failed, command)
+            _execute(request, selection, store, console, doing, command)
         show_leaderboard(console, store, request.run_id, request.method_names)
+        failed = _failed(request.run_id, store)
     # The report opens the database for itself.
     page = _render(store.path, request.run_id, output)
     console.print(f"report    {page}", soft_wrap=True, highlight=False)
     console.print(f"all runs  {page.parent.with_name('index.html')}", soft_wrap=True, highlight=False)
     console.print(f"database  {store.path}", soft_wrap=True, highlight=False)
+    if failed:
+        line = f"failed    {failed}; --retry-failed tries again (exit code {SOME_FAILED})"
+        console.print(line, highlight=False, soft_wrap=True)
+    return SOME_FAILED if failed else 0
+
+
+def _failed(run_id: str, store: Store) -> str:
+    """How many images and scores of the run failed, in words; "" where none did."""
+    told = []
+    for table, noun in (("undrawn", "images"), ("unscored", "scores")):
+        (row,) = store.rows(
+            f"select count(*) as number from {table} join run_samples using (sample_key)"
+            " where run_id = ? and status = 'failed'",
+            [run_id],
+        )
+        told += [f"{row['number']} {noun if row['number'] > 1 else noun[:-1]}"] if row["number"] else []
+    return " and ".join(told)
+
+
+def _show_plan(request: Request, selection: Selection, store: Answers, console: Console, doing: Doing) -> None:
+    quiet_libraries()
+    if request.budget is not None:
+        selection = _within_budget(request, selection, store, console, doing)
+    plan = make_plan(request, selection, doing.device, doing.offload)
+    works = works_of(plan, store, runner.missing_samples(plan, store))
+    show_plan(console, plan, works, measured(plan, store), detectable_in(plan, store), max(doing.workers, 1))
+
+
+def _within_budget(request: Request, selection: Selection, store: Answers, console: Console, doing: Doing) -> Selection:
+    """The largest balanced part that fits; the one that was chosen before, where the command was given before."""
+    row = store.run(request.run_id)
+    chosen = json.loads(row["config_json"]).get("part") if row else None
+    if chosen is None:
+        plan = make_plan(request, selection, doing.device, doing.offload)
+        costs = measured(plan, store)
+        if unknown := costs.unknown(plan):
+            if not isinstance(store, Store):
+                names = ", ".join(unknown)
+                console.print(
+                    f"budget    nothing is known of what {names} takes: a run measures it first", highlight=False
+                )
+                return selection
+            _probe(plan, store, console, doing, unknown)
+            costs = measured(plan, store)
+        workers = max(doing.workers, 1)
+        chosen = largest_part(plan, costs, (request.budget or 0.0) * workers)
+    part = selection.part(*chosen)
+    told = f"{chosen[0]} subjects, {chosen[1]} pairs, {chosen[2]} prompts of each"
+    console.print(f"budget    {request.budget:.0f} s: {told}", highlight=False)
+    return part
+
+
+def _probe(plan: Plan, store: Store, console: Console, doing: Doing, methods: Sequence[str]) -> None:
+    """The first image of the first case of each method that was never measured; each is a part of any part."""
+    quiet_libraries()
+    smallest = make_plan(plan.request, plan.selection.part(1, 0, 1), doing.device, doing.offload)
+    smallest = replace(smallest, methods=tuple(method for method in smallest.methods if method.name in methods))
+    images = sum(map(len, runner.missing_samples(smallest, store).values()))
+    _track(console, "measuring", images, runner.generate(smallest, store, 1))
 
 
 def _warn_of_sprite_encoders(request: Request, selection: Selection) -> None:
@@ -105,7 +177,7 @@ def _is_finished(request: Request, selection: Selection, store: Store, retry_fai
     if row is None or row["finished_inputs"] is None:
         return False
     watched = [Path(path) for path in json.loads(row["watched_json"])]
-    if inputs_digest(request, selection, load_base(request.base), watched) != row["finished_inputs"]:
+    if inputs_digest(request, selection, load_base(request.base, request.dtype), watched) != row["finished_inputs"]:
         return False
     keys = [
         found["sample_key"]
@@ -122,13 +194,13 @@ def _execute(
     selection: Selection,
     store: Store,
     console: Console,
-    batch_size: int,
-    retry_failed: bool,
+    doing: Doing,
     command: str,
 ) -> None:
     quiet_libraries()
     # Read before the work: code or weights that change while it runs must not count as what it ran with.
-    plan = make_plan(request, selection)
+    plan = make_plan(request, selection, doing.device, doing.offload)
+    draw = executor(doing.executor, doing.workers, plan.base)
     inputs = inputs_digest(request, selection, plan.base, plan.watched)
     for method in plan.methods:
         if source := getattr(method.config, "source", None):
@@ -136,15 +208,18 @@ def _execute(
     left_out = [line for method in plan.methods for line in method.left_out]
     for line in left_out:
         print(f"left out  {line}", file=sys.stderr)
+    tell_detectable(console, detectable_in(plan, store))
+    now = _now()
     store.begin_run(
         request.run_id,
-        _now(),
+        now,
         command=f"python -m umm_bench.run {command}",
         config_json={
             **asdict(request),
             "methods": request.method_names,
             "asked": request.methods,
             "left_out": left_out,
+            "part": _part(selection) if request.budget is not None else None,
         },
         code_version=version("umm-bench"),
         suite=request.suite,
@@ -152,16 +227,38 @@ def _execute(
         base=request.base,
         watched_json=[str(path) for path in plan.watched],
     )
-    if retry_failed:
+    options = {"batch_size": doing.batch_size, "workers": doing.workers, "executor": doing.executor}
+    options |= {"device": plan.base.device, "offload": doing.offload}
+    store.begin_execution(request.run_id, now, command=command, options_json=options, **provenance())
+    try:
+        _make(plan, store, console, doing, draw)
+        store.finish_run(request.run_id, inputs)
+        store.end_execution("done")
+    except KeyboardInterrupt:
+        store.end_execution("stopped")
+        raise
+    except Exception as error:
+        store.end_execution(f"failed: {runner.reason_of(error)}")
+        raise
+
+
+def _make(plan: Plan, store: Store, console: Console, doing: Doing, draw: runner.Execute) -> None:
+    if doing.retry_failed:
         runner.forget_failed(plan, store)
     runner.record(plan, store)
-    images = sum(len(samples) for samples in runner.missing_samples(plan, store).values())
-    _track(console, "images", images, runner.generate(plan, store, batch_size))
+    missing = [sample.key for samples in runner.missing_samples(plan, store).values() for sample in samples]
+    _track(console, "images", len(missing), runner.generate(plan, store, doing.batch_size, draw))
+    began = time.monotonic()
     scores = sum(len(samples) for samples in scoring.unscored(plan, store).values())
     _track(console, "scores", scores, scoring.score(plan, store))
+    store.note_work(len(store.finished_samples(missing)), scores, time.monotonic() - began)
     scoring.score_wholes(plan, store)
     conclude(plan, store)
-    store.finish_run(request.run_id, inputs)
+
+
+def _part(selection: Selection) -> list[int]:
+    alone = sum(len(case.subjects) == 1 for case in selection.cases)
+    return [alone, len(selection.cases) - alone, max(map(len, selection.prompts.values()))]
 
 
 def _now() -> datetime:
@@ -179,91 +276,6 @@ def _track(console: Console, title: str, total: int, events: Iterator[runner.Eve
 def _render(database: Path, run_id: str, output: Path) -> Path:
     # By name: reports depend on the store, never the other way round.
     return importlib.import_module("reports.render").render_run(database, run_id, output)
-
-
-def _request(options: argparse.Namespace) -> Request:
-    settings: list[tuple[str, str, str]] = []
-    for word in options.set:
-        name, equals, value = word.partition("=")
-        owner, dot, key = name.partition(".")
-        if not (equals and dot and owner and key):
-            raise UserError(f"--set {word}: expected NAME.KEY=VALUE, e.g. dreambooth.steps=100")
-        if (owner, key) in [given[:2] for given in settings]:
-            raise UserError(f"--set {word}: {name} is given twice")
-        settings.append((owner, key, value))
-    if not options.prompts.strip(" ,0"):
-        raise UserError("--prompts asks for none")
-    metrics = DEFAULT_METRICS if options.metrics is None else _names(options.metrics, "--metrics")
-    if options.metrics is None and options.degrade:
-        metrics += DEGRADED_METRICS
-    return Request(
-        methods=_names(options.methods, "--methods"),
-        metrics=metrics,
-        suite=options.suite,
-        suite_path=options.suite_path,
-        subjects=options.subjects,
-        pairs=options.pairs,
-        prompts=options.prompts,
-        images_per_prompt=options.images_per_prompt,
-        seed=options.seed,
-        base=options.base,
-        generation=Generation(options.steps, options.guidance_scale),
-        settings=tuple(settings),
-        references=options.references,
-        degrade=options.degrade,
-        floor=options.floor,
-    )
-
-
-def _names(text: str, option: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    if not names:
-        raise UserError(f"{option} names nothing")
-    return names
-
-
-def _parser() -> Parser:
-    summary, _, rest = (__doc__ or "").partition("\n")
-    parser = Parser(
-        prog="python -m umm_bench.run",
-        description=summary,
-        epilog=rest.strip(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    defaults = Request(methods=())
-    known = f"separated by commas, of: {', '.join(METHODS.names())}; FILE.py:CLASS; images:NAME=FOLDER"
-    parser.add_argument("--methods", required=True, help=known)
-    parser.add_argument(
-        "--metrics",
-        help=f"of: {', '.join(METRICS.names())} (default: {','.join(DEFAULT_METRICS)}; "
-        f"with --degrade also {','.join(DEGRADED_METRICS)})",
-    )
-    parser.add_argument("--suite", default=defaults.suite, help=f"{', '.join(SUITES.names())} (default: %(default)s)")
-    parser.add_argument("--suite-path", help="folder of the suite's data, where the suite needs one")
-    number = "a number, or ids separated by commas (default: %(default)s)"
-    parser.add_argument("--subjects", default=defaults.subjects, help=number)
-    parser.add_argument("--pairs", default=defaults.pairs, help="of two subjects, each named FIRST+SECOND; likewise")
-    parser.add_argument("--prompts", default=defaults.prompts, help=number)
-    parser.add_argument("--references", type=whole(1), help="pictures of a subject that methods see (default: all)")
-    parser.add_argument("--degrade", choices=degrade.KINDS, help="worsens what methods see, not what is scored against")
-    parser.add_argument(
-        "--floor",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="plain SD draws all cases too, as the floor",
-    )
-    parser.add_argument("--retry-failed", action="store_true", help="try again what failed before")
-    parser.add_argument("--images-per-prompt", type=whole(1, 100_000), default=defaults.images_per_prompt)
-    parser.add_argument("--seed", type=SEED, default=defaults.seed)
-    parser.add_argument("--steps", type=STEPS, default=defaults.generation.num_inference_steps, help="denoising steps")
-    parser.add_argument("--guidance-scale", type=GUIDANCE, default=defaults.generation.guidance_scale)
-    parser.add_argument(
-        "--base", default=defaults.base, help="mini, a diffusers folder or a hub id (default: %(default)s)"
-    )
-    parser.add_argument("--set", action="append", default=[], metavar="NAME.KEY=VALUE", help="may be repeated")
-    parser.add_argument("--batch-size", type=whole(1, 65536), default=4, help="images at a time; changes no image")
-    parser.add_argument("--output", type=Path, default=Path("reports"), help="folder (default: %(default)s)")
-    return parser
 
 
 if __name__ == "__main__":

@@ -98,7 +98,7 @@ def load_image_processor(location: str) -> "CLIPImageProcessorPil":
 
 
 def load_umm(base: Base, tiue: str | None, image_encoder: str = "") -> "UMMPipeline":
-    """The base's pipeline with an image encoder and, unless `tiue` is None, a trained TIUE, all float32.
+    """The base's pipeline with an image encoder and, unless `tiue` is None, a trained TIUE, all of the base's dtype.
 
     Raises UserError when a part cannot be loaded or does not fit the base.
     """
@@ -117,10 +117,10 @@ def load_umm(base: Base, tiue: str | None, image_encoder: str = "") -> "UMMPipel
         image_encoder=encoder.eval().requires_grad_(False),
         feature_extractor=load_image_processor(location),
         tiue=None if tiue is None else load_tiue(tiue_location(base, tiue), torch_dtype=torch.float32),
-        dtype=torch.float32,
+        dtype=getattr(torch, base.dtype),
     )
     pipe.set_progress_bar_config(disable=True)
-    return pipe.to(base.device)
+    return base.place(pipe)
 
 
 def subjects_of(case: "Case", prompt: "Prompt", references: int) -> "list[umm.Subject]":
@@ -147,6 +147,7 @@ class UMM:
     name: ClassVar[str] = "umm"
     config_class: ClassVar[type] = UMMConfig
     max_subjects: ClassVar[int | None] = None
+    can_offload: ClassVar[bool] = True
 
     @staticmethod
     def weights(config: UMMConfig, base: Base) -> Sequence[Path]:

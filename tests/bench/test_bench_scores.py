@@ -38,7 +38,7 @@ def test_a_corrupt_picture_is_one_row_with_its_reason(bench, tmp_path, capsys):
     broken = samples(tmp_path)[0]
     content = broken.read_bytes()
     broken.write_bytes(b"no picture")
-    assert bench("--methods", "painter", "--metrics", "clip_t,dino,identity") == 0
+    assert bench("--methods", "painter", "--metrics", "clip_t,dino,identity") == 1
     rows = query(tmp_path, "select sample_key, metric, status, reason from unscored order by metric")
     assert [row[:3] for row in rows] == [(broken.stem, metric, "failed") for metric in ("dino", "identity")]
     assert all("cannot be read as an image" in row[3] for row in rows)
@@ -46,7 +46,7 @@ def test_a_corrupt_picture_is_one_row_with_its_reason(bench, tmp_path, capsys):
     assert f"unscored  dino: 1 image (as {broken.stem}): " in capsys.readouterr().out
     broken.write_bytes(content)
     again = ["--methods", "painter", "--metrics", "clip_t,dino,identity"]
-    assert bench(*again) == 0
+    assert bench(*again) == 1
     assert query(tmp_path, "select count(*) from unscored") == [(2,)]  # the run is finished
     assert bench(*again, "--retry-failed") == 0
     assert query(tmp_path, "select count(*) from unscored") == [(0,)]
@@ -64,7 +64,7 @@ def test_a_bug_on_one_picture_costs_that_picture(bench, tmp_path, monkeypatch):
     assert bench("--methods", "painter", "--metrics", "clip_t") == 0
     marked = Image.open(samples(tmp_path)[1]).getpixel((0, 0))
     monkeypatch.setattr(Encoder, "embed", fails_once)
-    assert bench("--methods", "painter", "--metrics", "dino") == 0
+    assert bench("--methods", "painter", "--metrics", "dino") == 1
     assert query(tmp_path, "select sample_key, reason from unscored") == [
         (samples(tmp_path)[1].stem, "IndexError: a bug")
     ]
@@ -72,7 +72,7 @@ def test_a_bug_on_one_picture_costs_that_picture(bench, tmp_path, monkeypatch):
 
 def test_a_value_that_is_no_number_is_no_score(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(embedding, "unit", lambda features_BD: np.full(features_BD.shape, np.nan, np.float32))
-    assert bench("--methods", "painter", "--metrics", "dino", "--subjects", "1") == 0
+    assert bench("--methods", "painter", "--metrics", "dino", "--subjects", "1") == 1
     assert query(tmp_path, "select distinct reason from unscored") == [("dino is nan",)]
     assert query(tmp_path, "select count(*) from scores") == [(0,)]
 

@@ -36,12 +36,6 @@ def test_the_interval_is_about_as_wide_as_theory_says():
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * np.std(values) / 10, rel=0.1)
 
 
-def test_equal_seeds_give_equal_intervals():
-    values, names = grouped(1.0, 1.0)
-    assert mean_interval(values, names, seed=3) == mean_interval(values, names, seed=3)
-    assert mean_interval(values, names, seed=3) != mean_interval(values, names, seed=4)
-
-
 def test_one_subject_has_no_interval():
     interval = mean_interval([1.0, 2.0], ["a", "a"])
     assert (interval.mean, interval.low, interval.high) == (1.5, None, None)

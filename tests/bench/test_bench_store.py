@@ -5,10 +5,13 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from PIL import Image
 
 from umm_bench.bench import schema
-from umm_bench.bench.store import DATABASE_NAME, Store
+from umm_bench.bench.keeping import migrations, pictures, provenance
+from umm_bench.bench.store import DATABASE_NAME, OpenAnswers, Store
 from umm_bench.errors import UserError
+from umm_bench.seeding import digest
 
 SCORE = {"sample_key": "k", "metric": "dino", "protocol": "dino/1", "value": 0.5}
 
@@ -126,19 +129,27 @@ def test_the_reasons_of_a_stage_are_replaced_and_of_others_kept(tmp_path):
 
 OLD = Path(__file__).parent / "store_v1"
 """What `export database` wrote of a run of two methods by the first version of the store."""
+OLD_2 = Path(__file__).parent / "store_v2"
+"""And of one of three methods and a pair by the second."""
+
+
+def make_old(files: Path, folder: Path) -> Path:
+    """A database from what `export database` wrote of one."""
+    with duckdb.connect(str(folder / DATABASE_NAME)) as connection:
+        tables, views = [], []
+        for line in (files / "schema.sql").read_text().splitlines():
+            (views if line.startswith("CREATE VIEW") else tables).append(line)
+        for line in [*tables, *sorted(views, key=lambda line: "run_results" not in line.split("AS")[0])]:
+            connection.execute(line)
+        for path in files.glob("*.csv"):
+            empty = ", force_not_null (subject)" if path.stem == "scores" and "v2" in files.name else ""
+            connection.execute(f"copy {path.stem} from '{path}' (header{empty})")
+    return folder
 
 
 @pytest.fixture
 def old_store(tmp_path) -> Path:
-    with duckdb.connect(str(tmp_path / DATABASE_NAME)) as connection:
-        tables, views = [], []
-        for line in (OLD / "schema.sql").read_text().splitlines():
-            (views if line.startswith("CREATE VIEW") else tables).append(line)
-        for line in [*tables, *reversed(views)]:
-            connection.execute(line)
-        for path in OLD.glob("*.csv"):
-            connection.execute(f"copy {path.stem} from '{path}' (header)")
-    return tmp_path
+    return make_old(OLD, tmp_path)
 
 
 def test_a_store_of_the_first_version_is_carried_over(old_store):
@@ -151,7 +162,7 @@ def test_a_store_of_the_first_version_is_carried_over(old_store):
         times = connection.execute("select setup_key, seconds from setups order by 1").fetchall()
     assert len(before) == 12
     with Store(old_store) as store:
-        assert schema.version_of(store.connection) == schema.VERSION == 2
+        assert schema.version_of(store.connection) == schema.VERSION == 3
         assert [tuple(row.values()) for row in store.rows(old)] == before
         found = store.rows(pictures.format("sample_subjects"))
         assert [tuple(row.values()) for row in found] == references
@@ -169,7 +180,7 @@ def test_a_store_of_the_first_version_is_carried_over(old_store):
 
 
 def test_a_carrying_over_that_fails_leaves_the_old_store(old_store, monkeypatch):
-    monkeypatch.setattr(schema, "FROM_1", schema.FROM_1 + "; select nonsense")
+    monkeypatch.setitem(migrations.STATEMENTS, 1, migrations.FROM_1 + "; select nonsense")
     with pytest.raises(UserError, match="damaged, or of another program"):
         Store(old_store)
     monkeypatch.undo()
@@ -180,23 +191,152 @@ def test_a_carrying_over_that_fails_leaves_the_old_store(old_store, monkeypatch)
         assert store.rows("select count(*) as n from samples") == [{"n": 8}]
 
 
-def test_a_store_from_before_ceilings_gets_their_tables_and_columns(tmp_path):
+def rows_of(connection: duckdb.DuckDBPyConnection, table: str, columns: str = "*") -> list[tuple]:
+    return connection.execute(f"select {columns} from {table} order by all").fetchall()
+
+
+def test_a_store_of_the_second_version_keeps_every_row(tmp_path):
+    make_old(OLD_2, tmp_path)
+    with duckdb.connect(str(tmp_path / DATABASE_NAME)) as connection:
+        assert schema.version_of(connection) == 2
+        names = connection.execute("select table_name from duckdb_tables()").fetchall()
+        names = {name for (name,) in names} - {"schema_version"}
+        columns = {
+            name: ", ".join(column for column, *_ in connection.execute(f"describe {name}").fetchall())
+            for name in names
+        }
+        before = {name: rows_of(connection, name) for name in names}
+    assert len(before) == 19 and sum(map(len, before.values())) > 150
+    with OpenAnswers(tmp_path) as answers:  # without carrying the file over
+        assert {name: rows_of(answers.connection, name, columns[name]) for name in names} == before
+    with duckdb.connect(str(tmp_path / DATABASE_NAME), read_only=True) as connection:
+        assert schema.version_of(connection) == 2
     with Store(tmp_path) as store:
-        store.replace_of_run("run_protocols", "a", [{"metric": "dino", "protocol": "dino/1"}])
-        for view in ("results", "run_results"):
-            store.connection.execute(f"drop view {view}")
-        for table in ("unscored", "ceilings", "set_scores"):
-            store.connection.execute(f"drop table {table}")
-        store.connection.execute("alter table summaries drop column floor")
-        store.connection.execute("alter table summaries drop column ceiling")
-        store.connection.execute("alter table run_protocols drop column lower_is_better")
+        assert schema.version_of(store.connection) == schema.VERSION
+        assert {name: rows_of(store.connection, name, columns[name]) for name in names} == before
+        assert store.rows("select count(*) as n from results")[0]["n"] > 100
+        assert store.rows("select * from executions") == []
+
+
+def test_a_new_database_and_one_carried_over_have_the_same_columns(tmp_path):
+    (tmp_path / "new").mkdir(), (tmp_path / "old").mkdir()
+    make_old(OLD_2, tmp_path / "old")
+    query = "select table_name, column_name, data_type from duckdb_columns() order by all"
+    with Store(tmp_path / "new") as new, Store(tmp_path / "old") as old:
+        assert new.rows(query) == old.rows(query)
+
+
+def test_the_schema_is_not_changed_without_a_new_version():
+    """Whoever changes a table raises VERSION, freezes the store of today beside the others and writes this digest."""
+    assert schema.VERSION == 3
+    assert digest(" ".join((schema.SCHEMA + schema.VIEWS).split())) == "d2e887722efe5bb4bf05"
+
+
+def test_readers_read_while_a_run_writes_and_keep_what_they_opened(tmp_path):
+    reader = """
+import sys
+from pathlib import Path
+from umm_bench.bench.store import OpenAnswers
+with OpenAnswers(Path(sys.argv[1])) as answers:
+    print(answers.rows("select count(*) as n from scores")[0]["n"])
+"""
+
+    def seen_by_another() -> int:
+        done = subprocess.run([sys.executable, "-c", reader, str(tmp_path)], capture_output=True, text=True, check=True)
+        return int(done.stdout)
+
     with Store(tmp_path) as store:
-        assert store.rows("select metric, lower_is_better from run_protocols") == [
-            {"metric": "dino", "lower_is_better": False}
-        ]
-        assert store.rows("select floor, ceiling from summaries") == []
-        for table in ("unscored", "ceilings", "set_scores", "results"):
-            assert store.rows(f"select * from {table}") == []
+        store.upsert("scores", [SCORE])
+        store.publish()
+        with OpenAnswers(tmp_path) as long:
+            assert seen_by_another() == 1
+            store.upsert("scores", [{**SCORE, "sample_key": "l"}])
+            store.publish()
+            assert long.rows("select count(*) as n from scores") == [{"n": 1}]
+            assert seen_by_another() == 2
+    with OpenAnswers(tmp_path) as answers:
+        assert answers.rows("select count(*) as n from scores") == [{"n": 2}]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [DATABASE_NAME, f"{DATABASE_NAME}.lock"]
+
+
+def test_a_shell_that_stays_open_does_not_hold_a_run_up(tmp_path):
+    with Store(tmp_path) as store:
+        store.upsert("scores", [SCORE])
+    code = f"import duckdb, sys; c = duckdb.connect({str(tmp_path / DATABASE_NAME)!r}, read_only=True);"
+    code += "print('open', flush=True); sys.stdin.read(); print(c.execute('select count(*) from scores').fetchone()[0])"
+    words = [sys.executable, "-c", code]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as shell:
+        assert shell.stdout.readline() == "open\n"
+        with Store(tmp_path) as store:
+            store.upsert("scores", [{**SCORE, "sample_key": "l"}])
+        assert shell.communicate("")[0] == "1\n"
+    with OpenAnswers(tmp_path) as answers:
+        assert answers.rows("select count(*) as n from scores") == [{"n": 2}]
+
+
+def test_rows_are_published_by_the_clock(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("umm_bench.bench.store.time.monotonic", lambda: now[0])
+    with Store(tmp_path) as store:
+        store.upsert("scores", [SCORE])
+        with OpenAnswers(tmp_path) as answers:
+            assert answers.rows("select * from scores") == []
+        now[0] = 10.0
+        store.upsert("scores", [{**SCORE, "sample_key": "l"}])
+        with OpenAnswers(tmp_path) as answers:
+            assert answers.rows("select count(*) as n from scores") == [{"n": 2}]
+
+
+def test_an_execution_says_how_long_it_took_so_far_and_how_it_ended(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("umm_bench.bench.store.time.monotonic", lambda: now[0])
+    query = "select seconds, ended, images from executions"
+    with Store(tmp_path) as store:
+        store.begin_execution("run", datetime(2026, 1, 1), command="python -m umm_bench.run")
+        now[0] = 30.0
+        store.publish()
+        with OpenAnswers(tmp_path) as answers:
+            assert answers.rows(query) == [{"seconds": 30.0, "ended": None, "images": None}]
+        now[0] = 40.0
+        store.note_work(3, 6, 2.0)
+        store.end_execution("done")
+        now[0] = 50.0
+    with OpenAnswers(tmp_path) as answers:
+        assert answers.rows(query) == [{"seconds": 40.0, "ended": "done", "images": 3}]
+
+
+def test_where_a_run_comes_from(tmp_path):
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / "file").write_text("one")
+    name = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for words in (["add", "file"], [*name, "commit", "-qm", "one"]):
+        subprocess.run(["git", "-C", str(tmp_path), *words], check=True)
+    commit, dirty = provenance.commit_of(tmp_path)
+    assert len(commit) == 40 and dirty is False
+    (tmp_path / "file").write_text("two")
+    provenance.commit_of.cache_clear()
+    assert provenance.commit_of(tmp_path) == (commit, True)
+    assert provenance.commit_of(tmp_path / "nowhere") == (None, None)
+    told = provenance.provenance()
+    assert {"python", "torch", "diffusers", "duckdb"} <= told["versions_json"].keys()
+    assert told["machine_json"]["cores"] >= 1 and told["machine_json"]["memory_gb"] > 0
+
+
+def test_a_picture_carries_its_parameters_and_is_known_by_what_it_shows(tmp_path):
+    image = Image.new("RGB", (4, 4), (1, 2, 3))
+    pictures.save(image, tmp_path / "a.png", {"seed": 7, "prompt": "a crème \n fox"})
+    assert pictures.parameters_of(tmp_path / "a.png") == {"seed": 7, "prompt": "a crème \n fox"}
+    pictures.save(image, tmp_path / "b.png", {"prompt": "a crème \n fox", "seed": 7})
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+    with Image.open(tmp_path / "a.png") as again:
+        assert pictures.content_of(again) == pictures.content_of(image)
+    assert pictures.content_of(Image.new("RGB", (2, 8), (1, 2, 3))) != pictures.content_of(image)
+    image.save(tmp_path / "plain.png")
+    with pytest.raises(UserError, match="carries no parameters"):
+        pictures.parameters_of(tmp_path / "plain.png")
+    (tmp_path / "text.png").write_text("no picture")
+    with pytest.raises(UserError, match="cannot read"):
+        pictures.parameters_of(tmp_path / "text.png")
 
 
 def test_a_store_of_a_later_version_is_refused(tmp_path):

@@ -5,7 +5,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ class Asked:
     """`name` is what rows say. A method of `file` is its class `attribute`; `pictures` is a folder of finished ones.
 
     `steps` is set for a point of a curve: the method after so many steps of the training that all points
-    are of. Its name is "METHOD@STEPS".
+    are of. Its name is "METHOD@STEPS". `training_seed` is set for one of several trainings, "METHOD~SEED".
     """
 
     name: str
@@ -31,11 +31,13 @@ class Asked:
     attribute: str = ""
     pictures: Path | None = None
     steps: int | None = None
+    training_seed: int | None = None
 
     @property
     def method(self) -> str:
         """The name that its class and its settings go by."""
-        return self.name if self.steps is None else self.name.rpartition("@")[0]
+        name = untrained(self.name) if self.training_seed is not None else self.name
+        return name if self.steps is None else name.rpartition("@")[0]
 
     def load(self) -> Any:
         """The method's class. UserError for a file that cannot be imported, or whose class is no method."""
@@ -80,6 +82,27 @@ def with_curves(asked: Sequence[Asked], settings: Sequence[tuple[str, str, str]]
         at = sorted(int(part) for part in steps)
         points += [replace(one, name=f"{one.name}@{number}", steps=number) for number in at]
     return tuple(points)
+
+
+def with_trainings(asked: Sequence[Asked], number: int) -> tuple[Asked, ...]:
+    """A method whose configuration has a `training_seed` becomes so many, from 0 on. UserError where none has."""
+    if number == 1:
+        return tuple(asked)
+    several: list[Asked] = []
+    for one in asked:
+        known = [] if one.pictures else [field.name for field in fields(one.load().config_class)]
+        seeds = range(number) if "training_seed" in known else [None]
+        several += [
+            one if seed is None else replace(one, name=f"{one.name}~{seed}", training_seed=seed) for seed in seeds
+        ]
+    if len(several) == len(asked):
+        raise UserError(f"--training-seeds {number}: none of these methods is trained with a seed of its own")
+    return tuple(several)
+
+
+def untrained(name: str) -> str:
+    """A method's name without which of its trainings it is."""
+    return re.sub(r"~\d+$", "", name)
 
 
 def _read(word: str) -> Asked:

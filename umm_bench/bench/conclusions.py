@@ -1,18 +1,23 @@
-"""What is concluded from a run whose scores are complete: means, paired effects, the worst cases.
+"""What is concluded from a run whose scores are complete: means, paired effects, ranks, the worst cases.
 
 Cases of one subject and of several are never averaged together.
 """
 
 import json
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from umm_bench.bench import rarity
+from umm_bench.bench.asked import untrained
 from umm_bench.bench.failures import find_failures
+from umm_bench.bench.judging.ranks import rank_methods
+from umm_bench.bench.judging.trainings import spread
 from umm_bench.bench.plan import Plan
 from umm_bench.bench.runner import record
+from umm_bench.bench.scoring import cluster_of
 from umm_bench.bench.selection import FLOOR
-from umm_bench.bench.statistics import PairKey, mean_interval, paired_effect
+from umm_bench.bench.statistics import PairKey, holm, mean_interval, paired_effect
 from umm_bench.bench.store import Store
 from umm_bench.metrics.several import LABELS
 
@@ -26,12 +31,16 @@ def conclude(plan: Plan, store: Store) -> None:
     record(plan, store)
     rows = store.rows("select * from run_results where run_id = ?", [run_id])
     values: Values = {}
+    clusters = {case.id: cluster_of(case) for case in plan.selection.cases}
     for row in rows:
-        pair = (row["case_id"], row["prompt_id"], row["seed"], row["subject"])
+        pair = (clusters[row["case_id"]], row["prompt_id"], row["seed"], row["subject"])
         for metric, value in _values(row):
             values.setdefault((row["method"], metric, row["subject_count"]), {})[pair] = value
-    store.replace_of_run("summaries", run_id, _summaries(values, _ceilings(run_id, store), plan.request.seed))
-    store.replace_of_run("comparisons", run_id, _comparisons(values, plan))
+    store.replace_of_run("summaries", run_id, _summaries(values, _ceilings(run_id, store)))
+    store.replace_of_run("comparisons", run_id, _corrected(_comparisons(values, plan)))
+    lower = {name for metric in plan.metrics for name in getattr(metric, "lower_is_better", ())}
+    store.replace_of_run("ranks", run_id, _ranks(values, lower))
+    store.replace_of_run("training_seeds", run_id, _trainings(values))
     store.replace_of_run("failures", run_id, find_failures(rows))
     counts = plan.selection.suite.concept_counts()
     corpus = rarity.corpus_of(plan.selection.suite)
@@ -57,11 +66,11 @@ def _ceilings(run_id: str, store: Store) -> dict[tuple[str, str], float]:
     return {(row["metric"], row["subject"]): row["value"] for row in rows}
 
 
-def _summaries(values: Values, ceilings: dict[tuple[str, str], float], seed: int) -> Iterable[dict[str, Any]]:
+def _summaries(values: Values, ceilings: dict[tuple[str, str], float]) -> Iterable[dict[str, Any]]:
     for (method, metric, subject_count), scores in values.items():
         floor = values.get((FLOOR, metric, subject_count), {})
         known = [ceilings.get((metric, subject)) for *_, subject in scores]
-        interval = mean_interval(list(scores.values()), [pair[0] for pair in scores], seed=seed)
+        interval = mean_interval(list(scores.values()), [pair[0] for pair in scores])
         yield {
             "method": method,
             "metric": metric,
@@ -87,7 +96,7 @@ def _comparisons(values: Values, plan: Plan) -> Iterable[dict[str, Any]]:
     reference = FLOOR if FLOOR in methods else methods[0]
     for (method, metric, subject_count), scores in values.items():
         theirs = values.get((reference, metric, subject_count), {})
-        effect = paired_effect(scores, theirs, seed=plan.request.seed)
+        effect = paired_effect(scores, theirs)
         if method != reference and effect is not None:
             yield {
                 "method": method,
@@ -99,4 +108,36 @@ def _comparisons(values: Values, plan: Plan) -> Iterable[dict[str, Any]]:
                 "high": effect.high,
                 "pairs": effect.samples,
                 "cases": effect.clusters,
+                "p": effect.p,
             }
+
+
+def _corrected(comparisons: Iterable[dict[str, Any]]) -> Iterable[dict[str, Any]]:
+    """With Holm's p, the family being all that the run compares with as many subjects."""
+    rows = list(comparisons)
+    for count in {row["subject_count"] for row in rows}:
+        family = [row for row in rows if row["subject_count"] == count]
+        for row, p in zip(family, holm([row["p"] for row in family]), strict=True):
+            row["p_holm"] = p
+    return rows
+
+
+def _ranks(values: Values, lower: set[str]) -> Iterable[dict[str, Any]]:
+    scores: dict[tuple[str, int], dict[str, dict[PairKey, float]]] = {}
+    for (method, metric, count), of in values.items():
+        scores.setdefault((metric, count), {})[method] = of
+    for (metric, count), by_method in scores.items():
+        if not metric.startswith("several_"):  # parts of `several`, which is ranked
+            for row in rank_methods(by_method, metric in lower):
+                yield {**asdict(row), "metric": metric, "subject_count": count}
+
+
+def _trainings(values: Values) -> Iterable[dict[str, Any]]:
+    """Of each method that was trained with several seeds."""
+    groups: dict[tuple[str, str, int], list[dict[PairKey, float]]] = {}
+    for (method, metric, count), scores in values.items():
+        if untrained(method) != method:
+            groups.setdefault((untrained(method), metric, count), []).append(scores)
+    for (method, metric, count), trainings in groups.items():
+        if found := spread(trainings):
+            yield {"method": method, "metric": metric, "subject_count": count, **asdict(found)}

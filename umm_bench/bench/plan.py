@@ -14,6 +14,7 @@ from umm_bench.base import Base, load_base
 from umm_bench.bench.asked import Asked
 from umm_bench.bench.selection import FLOOR, Request, Selection
 from umm_bench.configs import build_config
+from umm_bench.errors import UserError
 from umm_bench.methods import METHODS, Abilities, Case, Prompt
 from umm_bench.metrics.base import METRICS, Metric, SetMetric
 from umm_bench.seeding import digest, path_digest, sample_seed
@@ -68,6 +69,8 @@ class MethodPlan:
     """Whether it was not asked for, and is there as the floor of the scale."""
     left_out: tuple[str, ...] = ()
     """Files of its folder that are no samples, a line for each reason."""
+    asked: Asked | None = None
+    """As it was asked for: where another process finds its class."""
 
     def words(self, case: Case) -> tuple[str, ...]:
         """What the method writes in each subject's place."""
@@ -108,9 +111,11 @@ def metric_config(request: Request, name: str) -> Any:
     return build_config(metric.config_class, theirs | settings_of(request, name), name)
 
 
-def make_plan(request: Request, selection: Selection) -> Plan:
-    """Every sample of the run with its key. Imports the methods, loads no weights."""
-    base = load_base(request.base)
+def make_plan(request: Request, selection: Selection, device: str = "auto", offload: bool = False) -> Plan:
+    """Every sample of the run with its key. Imports the methods, loads no weights. UserError where `offload` is asked
+    for and a method cannot do with it.
+    """
+    base = load_base(request.base, request.dtype, device, offload)
     metrics = tuple(METRICS.load(name)(metric_config(request, name), selection.suite) for name in request.metrics)
     asked = [(one, False) for one in request.asked]
     if request.draws_floor:
@@ -119,6 +124,9 @@ def make_plan(request: Request, selection: Selection) -> Plan:
         _plan_pictures(one, request, selection) if one.pictures else _plan_method(one, request, selection, base, floor)
         for one, floor in asked
     )
+    whole = [m.name for m in methods if not m.finished and not getattr(m.method_class, "can_offload", False)]
+    if offload and whole:
+        raise UserError(f"--offload: {', '.join(whole)} cannot; all of the base is needed at once")
     return Plan(request, base, selection, methods, metrics)
 
 
@@ -126,6 +134,7 @@ def _plan_method(asked: Asked, request: Request, selection: Selection, base: Bas
     name, method_class = asked.name, asked.load()
     defaults = method_class.defaults(base) if hasattr(method_class, "defaults") else None
     settings = settings_of(request, asked.method) | ({"steps": str(asked.steps)} if asked.steps else {})
+    settings |= {"training_seed": str(asked.training_seed)} if asked.training_seed else {}
     config = build_config(method_class.config_class, settings, asked.method, defaults)
     weights = tuple(method_class.weights(config, base)) if hasattr(method_class, "weights") else ()
     weights += asked.own_files
@@ -160,7 +169,9 @@ def _plan_method(asked: Asked, request: Request, selection: Selection, base: Bas
                     seed,
                 )
                 samples.append(Sample(key, setup_keys, case, prompt, index, seed, refusal))
-    return MethodPlan(name, method_class, config, code_version, weights, abilities, tuple(samples), floor=floor)
+    return MethodPlan(
+        name, method_class, config, code_version, weights, abilities, tuple(samples), floor=floor, asked=asked
+    )
 
 
 def _plan_pictures(asked: Asked, request: Request, selection: Selection) -> MethodPlan:

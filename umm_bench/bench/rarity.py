@@ -18,7 +18,7 @@ import numpy as np
 from umm_bench.bench.plan import Plan
 from umm_bench.bench.scoring import FEATURES, drawn_samples
 from umm_bench.bench.selection import FLOOR
-from umm_bench.bench.store import Store
+from umm_bench.bench.store import Answers, Store
 from umm_bench.metrics.base import ScoredSample, all_pictures
 from umm_bench.metrics.embedding import Encoder, vision_encoder
 from umm_bench.metrics.features import kept_in
@@ -117,7 +117,7 @@ def instance_distances(samples: Iterable[ScoredSample], encoder: Encoder) -> dic
     return distances
 
 
-def subject_means(store: Store, run_id: str) -> dict[tuple[str, str], dict[str, float]]:
+def subject_means(store: Answers, run_id: str) -> dict[tuple[str, str], dict[str, float]]:
     """By (method, metric), each subject's mean over its prompts and images, in cases of its own."""
     rows = store.rows(
         "select method, metric, case_id, avg(value) as mean from run_results"

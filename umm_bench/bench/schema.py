@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import duckdb
 
+from umm_bench.bench.keeping import migrations
 from umm_bench.errors import UserError
 
-VERSION = 2
+VERSION = 3
 
 SCHEMA = """
 create table if not exists schema_version (version integer);
@@ -20,12 +23,27 @@ create table if not exists runs (
     watched_json json,             -- local files and weights that it read beside the base
     finished_inputs text           -- digest of all that the last complete execution depended on; else null
 );
+create table if not exists executions (
+    run_id text, started timestamp,
+    seconds double,                -- of wall time so far: of one that was killed, up to its last sign of life
+    ended text,                    -- 'done', 'stopped' (Ctrl-C), 'failed: why'; null while it runs, or was killed
+    command text,
+    commit text,                   -- of the project's working copy; null where it was installed from a wheel
+    dirty boolean,                 -- whether its files differed from the commit
+    versions_json json,            -- of Python and of the libraries that a picture or a score depends on
+    images integer, scores integer, -- that it has made; of each metric, a score an image
+    scoring_seconds double,
+    machine_json json,             -- system, processor, cores, memory, GPUs
+    options_json json,             -- of the command, such as change no picture: batch size, workers, device
+    primary key (run_id, started)
+);
 create table if not exists setups (
     setup_key text primary key, method text,
     case_id text,                  -- the subject's id, or those of the set that it was made for, joined with +
     config_json json, seconds double, peak_mb double, steps bigint, trained_parameters bigint,
     bytes bigint,                  -- of the files it left
-    path text                      -- relative to the reports folder; null when nothing was saved
+    path text,                     -- relative to the reports folder; null when nothing was saved
+    device text                    -- that it was made on
 );
 create table if not exists samples (
     sample_key text primary key, method text, config_json json, base text, suite text,
@@ -35,7 +53,10 @@ create table if not exists samples (
     method_prompt text,            -- with the method's own words
     image_index integer, seed bigint,
     path text,                     -- relative to the reports folder
-    seconds double, peak_mb double, code_version text
+    seconds double, peak_mb double, code_version text,
+    content text,                  -- digest of the pixels: the same picture has the same one
+    bytes bigint,                  -- of its file
+    device text                    -- that it was drawn on
 );
 create table if not exists sample_subjects (
     sample_key text,
@@ -106,6 +127,24 @@ create table if not exists summaries (
 create table if not exists comparisons (
     run_id text, method text, reference text, metric text, subject_count integer,
     effect double, low double, high double, pairs integer, cases integer,
+    p double,                      -- that the difference is none, two-sided; null where there is no interval
+    p_holm double,                 -- corrected for all comparisons of the run with as many subjects (Holm)
+    primary key (run_id, method, metric, subject_count)
+);
+create table if not exists ranks (
+    run_id text, method text, metric text, subject_count integer,
+    rank integer,                  -- of Bradley and Terry's strengths, 1 is the best
+    strength double,               -- the strengths of the methods sum to 1
+    win_rate double,               -- against the other methods on the same case, prompt and seed; a tie is half
+    pairs integer,
+    best integer, worst integer,   -- ranks with each subject left out in turn
+    primary key (run_id, method, metric, subject_count)
+);
+create table if not exists training_seeds (
+    run_id text, method text, metric text, subject_count integer,
+    trainings integer, mean double,
+    between_sd double,             -- of the means of the trainings, less what sampling alone makes of them
+    sampling_sd double,            -- of a mean over the same cases, as each image has one noise
     primary key (run_id, method, metric, subject_count)
 );
 create table if not exists concept_counts (
@@ -147,64 +186,38 @@ create or replace view results as
     select * from run_results where run_id = (select run_id from runs order by executed desc limit 1);
 """
 
-# The columns that came to this version since it began; a file that has them is left as it is.
-ADDED = """
-alter table run_samples add column if not exists floor boolean default false;
-alter table run_protocols add column if not exists lower_is_better boolean default false;
-alter table summaries add column if not exists floor double;
-alter table summaries add column if not exists ceiling double;
-"""
-
-# Every sample had one subject, and every score but that of the words and of the background was about it.
-FROM_1 = """
-insert into runs by name select * from old.runs;
-insert into setups by name select * exclude (subject), subject as case_id from old.setups;
-insert into samples by name
-    select * exclude (subject, class_noun, setup_key, references_json), subject as case_id, 1 as subject_count
-    from old.samples;
-insert into sample_subjects by name
-    select sample_key, 1 as place, subject, class_noun, references_json, '[]' as held_out_json, setup_key
-    from old.samples;
-insert into run_samples by name select * from old.run_samples;
-insert into scores by name
-    select scores.*, case when metric in ('clip_t', 'background') then '' else coalesce(subject, '') end as subject
-    from old.scores left join (select sample_key, subject from old.samples) using (sample_key);
-insert into run_protocols by name select * from old.run_protocols;
-insert into failures by name select * from old.failures;
-insert into summaries by name
-    select * exclude (subjects), subjects as cases, 1 as subject_count from old.summaries;
-insert into comparisons by name
-    select * exclude (subjects), subjects as cases, 1 as subject_count from old.comparisons;
-insert into concept_counts by name select * from old.concept_counts;
-"""
-
 
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
-    """The database at `path` with all tables of this version, made anew or carried over from an earlier one, whole or
-    not at all. UserError when another process has it open, when it is damaged, or of a later version.
+    """The database at `path`, to write to, with all tables of this version: made anew or carried over from an earlier
+    one, whole or not at all. UserError when another process has it open, when it is damaged, or of a later version.
     """
-    try:
-        connection = duckdb.connect(str(path))
-    except duckdb.Error as error:
-        guess = "another run, or a duckdb shell?" if "lock" in str(error) else "damaged?"
-        raise _unusable(path, guess, error) from error
-    try:
+    connection = _open(path, read_only=False)
+    with _usable(connection, path):
         found = version_of(connection)
-        if found == 1:
+        _check_known(found, path)
+        if found == 0:
+            create(connection)
+        elif found < VERSION:
             connection.close()
-            _carry_over(path)
+            _carry_over(path, found)
             connection = duckdb.connect(str(path))
-        elif found > VERSION:
-            raise UserError(f"{path} was made by a later version (schema {found}, this one knows {VERSION}); update")
-        elif found == 0:
-            _create(connection)
-        else:
-            connection.execute(SCHEMA + ADDED + VIEWS)
-    except BaseException as error:
-        connection.close()
-        if isinstance(error, duckdb.Error):
-            raise _unusable(path, "damaged, or of another program?", error) from error
-        raise
+    return connection
+
+
+def read(path: Path) -> duckdb.DuckDBPyConnection:
+    """The database at `path`, for queries only; one of an earlier version as it would be carried over, in memory.
+    UserError as `connect`.
+    """
+    connection = _open(path, read_only=True)
+    with _usable(connection, path):
+        found = version_of(connection)
+        _check_known(found, path)
+        if found < VERSION:
+            connection.close()
+            connection = duckdb.connect()
+            create(connection)
+            if found:
+                migrations.carry(path, found, connection)
     return connection
 
 
@@ -217,22 +230,43 @@ def version_of(connection: duckdb.DuckDBPyConnection) -> int:
     return 1 if "runs" in names else 0
 
 
-def _create(connection: duckdb.DuckDBPyConnection) -> None:
-    connection.execute(SCHEMA + VIEWS)
-    connection.execute("insert into schema_version values (?)", [VERSION])
+def create(connection: duckdb.DuckDBPyConnection) -> None:
+    """All tables of this version, empty."""
+    connection.execute(f"begin; {SCHEMA} {VIEWS}; insert into schema_version values ({VERSION}); commit")
 
 
-def _carry_over(path: Path) -> None:
+def _open(path: Path, read_only: bool) -> duckdb.DuckDBPyConnection:
+    try:
+        return duckdb.connect(str(path), read_only=read_only)
+    except duckdb.Error as error:
+        guess = "a duckdb shell without -readonly?" if "lock" in str(error) else "damaged?"
+        raise _unusable(path, guess, error) from error
+
+
+@contextmanager
+def _usable(connection: duckdb.DuckDBPyConnection, path: Path) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        connection.close()
+        if isinstance(error, duckdb.Error):
+            raise _unusable(path, "damaged, or of another program?", error) from error
+        raise
+
+
+def _check_known(found: int, path: Path) -> None:
+    if found > VERSION:
+        raise UserError(f"{path} was made by a later version (schema {found}, this one knows {VERSION}); update")
+
+
+def _carry_over(path: Path, found: int) -> None:
     """Into a file beside it, which then takes its place."""
     partial = path.with_name(f"{path.name}.part")
     for left in (partial, partial.with_name(f"{partial.name}.wal")):
         left.unlink(missing_ok=True)
     with duckdb.connect(str(partial)) as connection:
-        _create(connection)
-        quoted = str(path).replace("'", "''")
-        connection.execute(f"attach '{quoted}' as old (read_only)")
-        connection.execute(FROM_1)
-        connection.execute("detach old")
+        create(connection)
+        migrations.carry(path, found, connection)
     os.replace(partial, path)
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 from umm_bench.bench.plan import MethodPlan, Plan
 from umm_bench.bench.runner import Event, batches, reason_of
-from umm_bench.bench.statistics import jackknife_interval
+from umm_bench.bench.statistics import Cluster, jackknife_interval
 from umm_bench.bench.store import Store
 from umm_bench.errors import UserError
+from umm_bench.methods import Case
 from umm_bench.metrics.base import Metric, Score, ScoredSample, Unusable, is_for
 from umm_bench.metrics.features import kept_in
 from umm_bench.suites.degrade import shown_to_methods
@@ -163,8 +164,8 @@ def _set_scores(plan: Plan, samples: Sequence[ScoredSample]) -> list[dict[str, A
         for (method, count), group in groups.items():
             try:
                 usable = metric.usable(group)
-                cases = [sample.case.id for sample in usable]
-                interval = jackknife_interval(usable, cases, metric.score_set, seed=plan.request.seed)
+                cases = [cluster_of(sample.case) for sample in usable]
+                interval = jackknife_interval(usable, cases, metric.score_set)
             except Unusable:
                 raise
             except Exception as error:
@@ -186,6 +187,11 @@ def _set_scores(plan: Plan, samples: Sequence[ScoredSample]) -> list[dict[str, A
                     }
                 )
     return rows
+
+
+def cluster_of(case: Case) -> Cluster:
+    """What its scores belong to: the subject, or all of them."""
+    return case.id if len(case.subjects) == 1 else tuple(subject.id for subject in case.subjects)
 
 
 def _log(metric: Any, what: str, error: Exception) -> None:

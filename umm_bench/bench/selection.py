@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import TypeVar
 
-from umm_bench.bench.asked import Asked, read_methods, with_curves
+from umm_bench.bench.asked import Asked, read_methods, with_curves, with_trainings
 from umm_bench.errors import UserError
 from umm_bench.images import open_image
 from umm_bench.methods import Case, Generation, Prompt, Subject
@@ -20,6 +20,9 @@ T = TypeVar("T", Subject, Case, Prompt)
 
 FLOOR = "sd"
 """The method that sees no picture of a subject: what it scores is where the scale begins."""
+
+LATER = ("dtype", "training_seeds", "budget")
+"""Fields of `Request` that count in a run's id only where they are not their defaults."""
 
 DEFAULT_METRICS = ("clip_t", "clip_i", "dino", "identity", "gallery_rank", "prior_cosine", "prior_kid", "several")
 """What is asked of every run: each is of use without an option, and looks at features that another has computed."""
@@ -34,7 +37,8 @@ class Request:
 
     `methods` are names, files of one's own and folders of pictures (see `asked.py`). They see `references` of each
     subject's pictures, the others are held out; None is all. `degrade` is one of `degrade.KINDS`. With `floor`, plain
-    SD draws the cases too where it is not among the methods.
+    SD draws the cases too where it is not among the methods. Methods that have a `training_seed` are trained
+    `training_seeds` times. `budget` are seconds: of what is asked for, the largest balanced part that fits is drawn.
     """
 
     methods: tuple[str, ...]
@@ -52,11 +56,14 @@ class Request:
     references: int | None = None
     degrade: str | None = None
     floor: bool = True
+    dtype: str = "float32"
+    training_seeds: int = 1
+    budget: float | None = None
 
     @cached_property
     def asked(self) -> tuple[Asked, ...]:
         """The methods, the floor not among them. UserError for one that is not there."""
-        return with_curves(read_methods(self.methods), self.settings)
+        return with_trainings(with_curves(read_methods(self.methods), self.settings), self.training_seeds)
 
     @property
     def method_names(self) -> tuple[str, ...]:
@@ -71,7 +78,11 @@ class Request:
     @property
     def run_id(self) -> str:
         """The same request is the same run, in whatever order its settings were given."""
-        return "run-" + digest({**asdict(self), "settings": sorted(self.settings)}, length=10)
+        asked = {**asdict(self), "settings": sorted(self.settings)}
+        for name in LATER:  # what an earlier version could not be asked for leaves its ids as they were
+            if asked[name] == getattr(Request, name):
+                del asked[name]
+        return "run-" + digest(asked, length=10)
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,13 @@ class Selection:
     def subjects(self) -> tuple[Subject, ...]:
         """Each subject of the cases once."""
         return tuple({subject.id: subject for case in self.cases for subject in case.subjects}.values())
+
+    def part(self, subjects: int, pairs: int, prompts: int) -> Selection:
+        """The first cases of one subject, the first of several, and of each the first prompts."""
+        alone = [case for case in self.cases if len(case.subjects) == 1][:subjects]
+        together = [case for case in self.cases if len(case.subjects) > 1][:pairs]
+        cases = (*alone, *together)
+        return replace(self, cases=cases, prompts={case.id: self.prompts[case.id][:prompts] for case in cases})
 
     @property
     def fingerprint(self) -> str:

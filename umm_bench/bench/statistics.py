@@ -1,95 +1,135 @@
-"""Means and paired effects with bootstrap intervals clustered by subject.
+"""Means and paired effects with intervals clustered by subject.
 
-Images of one subject rise and fall together, so subjects are resampled, not images. With few subjects such an
-interval is still somewhat too narrow, and with one it does not exist.
+Images of one subject rise and fall together, so it is subjects that are counted, not images: an interval comes from
+what a mean is with each subject left out in turn (the jackknife), and from Student's t. A case of two subjects belongs
+to both: whichever of them is left out, the case goes (Snijders and Borgatti, 1999, for networks). With one subject, and
+where one is in all cases, there is no interval.
 """
+
+from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import sqrt
 from typing import Any, TypeVar
 
 import numpy as np
 
-from umm_bench.seeding import seed_for
-
 T = TypeVar("T")
 
 FEWEST_PARTS = 3
-"""Clusters below which the jackknife says nothing."""
+"""Subjects below which the jackknife of what is no mean says nothing."""
+
+Cluster = str | tuple[str, ...]
+"""A value's subject, or the subjects that it belongs to."""
 
 PairKey = tuple[Any, ...]
-"""(case id, prompt id, seed, ...): what two methods have in common when they are compared. The first is the cluster."""
+"""(cluster, prompt id, seed, ...): what two methods have in common when they are compared."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with the bounds of its interval; the bounds are None when there is only one cluster."""
+    """A mean with the bounds of its interval, which are None where there is none. `clusters` are the cases.
+
+    `p` is the chance of a mean as far from 0, or further, if it were 0; None without an interval.
+    """
 
     mean: float
     low: float | None
     high: float | None
     samples: int
     clusters: int
+    p: float | None = None
 
     def __str__(self) -> str:
         bounds = "" if self.low is None else f" [{self.low:.3f}, {self.high:.3f}]"
         return f"{self.mean:.3f}{bounds}"
 
 
-def mean_interval(
-    values: Sequence[float],
-    clusters: Sequence[str],
-    *,
-    seed: int = 0,
-    level: float = 0.95,
-    resamples: int = 4000,
-) -> Interval:
-    """Mean of `values` with a percentile bootstrap interval over whole clusters.
+def mean_interval(values: Sequence[float], clusters: Sequence[Cluster], *, level: float = 0.95) -> Interval:
+    """Mean of `values` with its interval. `clusters` names what each value belongs to; all belong to as many.
 
-    `clusters` names each value's cluster. Same arguments, same interval. `ValueError` when `values` is empty.
+    Where each value has one subject and subjects have as many values, it is Student's interval of the subjects' means.
+    `ValueError` when `values` is empty.
     """
     if len(values) == 0 or len(values) != len(clusters):
         raise ValueError(f"{len(values)} values for {len(clusters)} cluster names")
     numbers = np.asarray(values, dtype=float)
-    names, members = np.unique(np.asarray(clusters), return_inverse=True)
-    if len(names) == 1:
-        return Interval(float(numbers.mean()), None, None, len(numbers), 1)
-    sums = np.bincount(members, weights=numbers)
-    counts = np.bincount(members)
-    random = np.random.default_rng(seed_for("bootstrap", seed))
-    drawn = random.integers(len(names), size=(resamples, len(names)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    tail = (1 - level) / 2
-    low, high = np.quantile(means, [tail, 1 - tail])
-    return Interval(float(numbers.mean()), float(low), float(high), len(numbers), len(names))
+    members = [(each,) if isinstance(each, str) else each for each in clusters]
+    cases, names = set(members), sorted({name for each in members for name in each})
+    place = {name: number for number, name in enumerate(names)}
+    belong = np.array([place[name] for each in members for name in each])
+    of_value = np.repeat(np.arange(len(members)), [len(each) for each in members])
+    alone = Interval(float(numbers.mean()), None, None, len(numbers), len(cases))
+    left = len(numbers) - np.bincount(belong)
+    if len(cases) < 2 or not left.all():
+        return alone
+    # deviations, not values: what is no number's own is lost in no sum
+    parts = alone.mean - np.bincount(belong, weights=(numbers - alone.mean)[of_value]) / left
+    return _bounded(alone, parts, len(belong) / len(members), level)
 
 
-def paired_effect(ours: Mapping[PairKey, float], theirs: Mapping[PairKey, float], *, seed: int = 0) -> Interval | None:
-    """Mean of `ours - theirs` over the keys of both, clustered by case; None without a common key."""
+def _bounded(alone: Interval, parts: np.ndarray, shared: float, level: float) -> Interval:
+    """With the bounds that its values without each subject give; `shared` subjects are in one case.
+
+    Of pairs without a common subject each is left out twice, which (G - 2) / 2G in place of (G - 1) / G undoes.
+    """
+    from scipy.special import stdtr, stdtrit  # here: a run that is finished needs none
+
+    number = len(parts)
+    error = sqrt((number - shared) / (shared * number) * float(((parts - parts.mean()) ** 2).sum()))
+    degrees = min(alone.clusters, number) - 1
+    half = float(stdtrit(degrees, (1 + level) / 2)) * error
+    far = abs(alone.mean) / error if error else float("inf") if alone.mean else 0.0
+    return replace(alone, low=alone.mean - half, high=alone.mean + half, p=float(2 * stdtr(degrees, -far)))
+
+
+def paired_effect(ours: Mapping[PairKey, float], theirs: Mapping[PairKey, float]) -> Interval | None:
+    """Mean of `ours - theirs` over the keys of both, clustered by subject; None without a common key."""
     common = sorted(ours.keys() & theirs.keys())
     if not common:
         return None
-    differences = [ours[key] - theirs[key] for key in common]
-    return mean_interval(differences, [key[0] for key in common], seed=seed)
+    return mean_interval([ours[key] - theirs[key] for key in common], [key[0] for key in common])
 
 
 def jackknife_interval(
-    members: Sequence[T], clusters: Sequence[str], value: Callable[[Sequence[T]], float | None], *, seed: int = 0
+    members: Sequence[T], clusters: Sequence[Cluster], value: Callable[[Sequence[T]], float | None]
 ) -> Interval | None:
-    """`value` of all members, which is no mean, with an interval from its values without each of the clusters.
+    """`value` of all members, which is no mean, with an interval from its values without each of the subjects.
 
-    These give a pseudo-value a cluster (Tukey's jackknife), which are resampled. Resampling the members themselves
-    would put one in twice, and a distance of sets takes copies for likeness. None where `value` is None of all of them;
-    no bounds where it is of a part, or the clusters are too few.
+    Resampling the members would put one in twice, and a distance of sets takes copies for likeness. None where `value`
+    is None of all of them; no bounds where it is of a part, or the subjects are too few.
     """
     whole = value(members)
     if whole is None:
         return None
-    names = sorted(set(clusters))
-    alone = Interval(whole, None, None, len(members), len(names))
-    parts = [value([m for m, its in zip(members, clusters, strict=True) if its != name]) for name in names]
-    if len(names) < FEWEST_PARTS or None in parts:
+    belong = [(each,) if isinstance(each, str) else each for each in clusters]
+    names = sorted({name for each in belong for name in each})
+    alone = Interval(whole, None, None, len(members), len(set(belong)))
+    if len(names) < FEWEST_PARTS or alone.clusters < FEWEST_PARTS:
         return alone
-    pseudo = [len(names) * whole - (len(names) - 1) * part for part in parts if part is not None]
-    spread = mean_interval(pseudo, names, seed=seed)
-    return replace(alone, low=spread.low, high=spread.high)
+    parts = [value([m for m, its in zip(members, belong, strict=True) if name not in its]) for name in names]
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return alone
+    return _bounded(alone, np.asarray(known), sum(map(len, belong)) / len(belong), 0.95)
+
+
+def holm(chances: Sequence[float | None]) -> list[float | None]:
+    """The p values of a family, corrected for how many there are (Holm, 1979); those that are None stay so."""
+    from statsmodels.stats.multitest import multipletests
+
+    known = [p for p in chances if p is not None]
+    corrected = iter(multipletests(known, method="holm")[1] if known else ())
+    return [None if p is None else float(next(corrected)) for p in chances]
+
+
+def detectable(cases: int, level: float = 0.05, power: float = 0.8) -> float | None:
+    """The smallest mean of so many cases, in their standard deviations, that a two-sided t test finds with `power`;
+    None for fewer than two.
+    """
+    if cases < 2:
+        return None
+    from statsmodels.stats.power import TTestPower
+
+    return float(TTestPower().solve_power(nobs=cases, alpha=level, power=power))

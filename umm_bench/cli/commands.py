@@ -1,5 +1,6 @@
 """How the commands of this package end: one line for a user's mistake, a traceback for a bug."""
 
+import errno
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -8,30 +9,38 @@ from io import TextIOWrapper
 
 from umm_bench.errors import UserError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The disk, what one is allowed of it, or what a file may be."""
 
-def run_command(command: Callable[[], None], interrupted: str = "interrupted") -> int:
-    """The exit code of `command()`: 0, 2 after a UserError or where the memory does not suffice (shown as one line),
-    130 after Ctrl-C (`interrupted`).
+
+def run_command(command: Callable[[], int | None], interrupted: str = "interrupted") -> int:
+    """The exit code of `command()`: what it gives, 0 for None; after one line, 2 for a UserError and where memory or
+    disk do not suffice, 130 after Ctrl-C (`interrupted`).
     """
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may be what the terminal cannot show
     try:
-        command()
+        return command() or 0
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"error: no room left on the disk{where}; free some, and give the same command again", file=sys.stderr)
+        return 2
     except (MemoryError, RuntimeError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
         print("error: out of memory; ask for less at a time, or for smaller models", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return 130
-    return 0
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """torch's own kind on a GPU is a RuntimeError; on a CPU only its words tell."""
     words = ("can't allocate memory", "out of memory", "not enough memory")
     return isinstance(error, MemoryError) or any(part in str(error) for part in words)

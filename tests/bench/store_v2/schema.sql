@@ -1,0 +1,23 @@
+CREATE TABLE ceilings(suite VARCHAR, suite_hash VARCHAR, subject VARCHAR, metric VARCHAR, protocol VARCHAR, "value" DOUBLE, pairs INTEGER, PRIMARY KEY(suite_hash, subject, metric, protocol));
+CREATE TABLE comparisons(run_id VARCHAR, "method" VARCHAR, reference VARCHAR, metric VARCHAR, subject_count INTEGER, effect DOUBLE, low DOUBLE, high DOUBLE, pairs INTEGER, cases INTEGER, PRIMARY KEY(run_id, "method", metric, subject_count));
+CREATE TABLE concept_counts(corpus VARCHAR, concept VARCHAR, count BIGINT, PRIMARY KEY(corpus, concept));
+CREATE TABLE failures(run_id VARCHAR, sample_key VARCHAR, kind VARCHAR, reason VARCHAR, evidence_json JSON, rank INTEGER, PRIMARY KEY(run_id, sample_key, kind));
+CREATE TABLE focus_gains(run_id VARCHAR, before_run_id VARCHAR, "method" VARCHAR, metric VARCHAR, subject VARCHAR, "before" DOUBLE, "after" DOUBLE, PRIMARY KEY(run_id, before_run_id, "method", metric, subject));
+CREATE TABLE rarity(run_id VARCHAR, subject VARCHAR, class_noun VARCHAR, corpus VARCHAR, count BIGINT, instance_distance DOUBLE, stratum VARCHAR, PRIMARY KEY(run_id, subject));
+CREATE TABLE rarity_fits(run_id VARCHAR, "method" VARCHAR, metric VARCHAR, axis VARCHAR, slope DOUBLE, low DOUBLE, high DOUBLE, intercept DOUBLE, subjects INTEGER, half_at DOUBLE, half_low DOUBLE, half_high DOUBLE, band_json JSON, note VARCHAR, PRIMARY KEY(run_id, "method", metric, axis));
+CREATE TABLE rarity_focus(run_id VARCHAR, concept VARCHAR, count BIGINT, reason VARCHAR, rank INTEGER, PRIMARY KEY(run_id, concept));
+CREATE TABLE runs(run_id VARCHAR PRIMARY KEY, created TIMESTAMP, command VARCHAR, config_json JSON, code_version VARCHAR, suite VARCHAR, suite_hash VARCHAR, base VARCHAR, executed TIMESTAMP, watched_json JSON, finished_inputs VARCHAR);
+CREATE TABLE run_protocols(run_id VARCHAR, metric VARCHAR, protocol VARCHAR, lower_is_better BOOLEAN DEFAULT(false), PRIMARY KEY(run_id, metric));
+CREATE TABLE run_samples(run_id VARCHAR, sample_key VARCHAR, floor BOOLEAN DEFAULT(false), PRIMARY KEY(run_id, sample_key));
+CREATE TABLE samples(sample_key VARCHAR PRIMARY KEY, "method" VARCHAR, config_json JSON, base VARCHAR, suite VARCHAR, case_id VARCHAR, subject_count INTEGER, prompt_id VARCHAR, prompt_kind VARCHAR, prompt VARCHAR, method_prompt VARCHAR, image_index INTEGER, seed BIGINT, path VARCHAR, "seconds" DOUBLE, peak_mb DOUBLE, code_version VARCHAR);
+CREATE TABLE sample_subjects(sample_key VARCHAR, place INTEGER, subject VARCHAR, class_noun VARCHAR, kind VARCHAR, references_json JSON, held_out_json JSON, setup_key VARCHAR, PRIMARY KEY(sample_key, place));
+CREATE TABLE schema_version("version" INTEGER);
+CREATE TABLE scores(sample_key VARCHAR, metric VARCHAR, protocol VARCHAR, subject VARCHAR DEFAULT(''), "value" DOUBLE, explanation VARCHAR, metadata_json JSON, PRIMARY KEY(sample_key, metric, protocol, subject));
+CREATE TABLE setups(setup_key VARCHAR PRIMARY KEY, "method" VARCHAR, case_id VARCHAR, config_json JSON, "seconds" DOUBLE, peak_mb DOUBLE, steps BIGINT, trained_parameters BIGINT, bytes BIGINT, path VARCHAR);
+CREATE TABLE set_scores(run_id VARCHAR, "method" VARCHAR, metric VARCHAR, protocol VARCHAR, subject_count INTEGER, "value" DOUBLE, low DOUBLE, high DOUBLE, samples INTEGER, cases INTEGER, lower_is_better BOOLEAN DEFAULT(false), PRIMARY KEY(run_id, "method", metric, subject_count));
+CREATE TABLE summaries(run_id VARCHAR, "method" VARCHAR, metric VARCHAR, subject_count INTEGER, mean DOUBLE, low DOUBLE, high DOUBLE, samples INTEGER, cases INTEGER, floor DOUBLE, ceiling DOUBLE, PRIMARY KEY(run_id, "method", metric, subject_count));
+CREATE TABLE undrawn(sample_key VARCHAR PRIMARY KEY, "method" VARCHAR, case_id VARCHAR, subject_count INTEGER, prompt_id VARCHAR, prompt_kind VARCHAR, prompt VARCHAR, image_index INTEGER, seed BIGINT, status VARCHAR, stage VARCHAR, reason VARCHAR);
+CREATE TABLE unscored(sample_key VARCHAR, metric VARCHAR, protocol VARCHAR, status VARCHAR, reason VARCHAR, PRIMARY KEY(sample_key, metric, protocol));
+CREATE VIEW results AS SELECT * FROM run_results WHERE (run_id = (SELECT run_id FROM runs ORDER BY executed DESC LIMIT 1));
+CREATE VIEW run_results AS SELECT run_id, sample_key, samples."method", case_id, subject_count, scores.subject, prompt_id, prompt_kind, prompt, image_index, seed, metric, protocol, "value", explanation, metadata_json, samples.path, floor FROM (((run_samples INNER JOIN samples USING (sample_key)) INNER JOIN scores USING (sample_key)) INNER JOIN run_protocols USING (run_id, metric, protocol));
+

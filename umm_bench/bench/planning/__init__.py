@@ -1,0 +1,1 @@
+"""What a run will take and what it can show, told before it starts."""
