@@ -111,11 +111,11 @@ class Base:
         """Whether each part is on the GPU only while it is needed: slower, for small cards."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Base, (self.name, self.location, self.dtype, self.asked_device, self.offload)
+        return type(self), (self.name, self.location, self.dtype, self.asked_device, self.offload)
 
     def on(self, device: str) -> Base:
         """The same, not loaded, on another device."""
-        return Base(self.name, self.location, self.dtype, device, self.offload)
+        return type(self)(self.name, self.location, self.dtype, device, self.offload)
 
     @cached_property
     def fingerprint(self) -> str:

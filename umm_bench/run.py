@@ -5,6 +5,7 @@ A second run of the same command makes only what is missing. Settings of one met
 is trained has a curve: `--set dreambooth.curve=50,100,200` scores it after each of these steps of one training.
 """
 
+import errno
 import importlib
 import json
 import shlex
@@ -16,6 +17,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
+import duckdb
 from rich.console import Console
 
 from umm_bench.base import load_base
@@ -236,6 +238,10 @@ def _execute(
         store.end_execution("done")
     except KeyboardInterrupt:
         store.end_execution("stopped")
+        raise
+    except duckdb.Error as error:
+        if "No space left" in str(error):
+            raise OSError(errno.ENOSPC, "no room for rows", str(store.path)) from error
         raise
     except Exception as error:
         store.end_execution(f"failed: {runner.reason_of(error)}")

@@ -1,6 +1,8 @@
 """A method, a suite and tiny metric models for the harness's own tests. Nothing here draws or judges anything."""
 
 import json
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -8,6 +10,7 @@ from typing import ClassVar
 import numpy as np
 from PIL import Image
 
+from umm_bench.base import Base
 from umm_bench.errors import UserError
 from umm_bench.methods import METHODS, Case, Prompt, Subject
 from umm_bench.suites.base import SUITES, Check, SubjectCheck
@@ -72,6 +75,41 @@ class OtherPainter(Painter):
 
     def setup(self, subject, directory):
         return subject.id
+
+
+@dataclass(frozen=True)
+class MortalConfig(PainterConfig):
+    most: int = 100
+    grave: str = ""
+    deaths: int = 0
+
+
+class MortalPainter(Painter):
+    """Draws fewer at a time than it is asked to where memory is short, or takes its process with it."""
+
+    name = "mortal"
+
+    config_class = MortalConfig
+    at_once: ClassVar[list[int]] = []
+
+    def generate(self, states, case, prompt, seeds):
+        if self.config.grave and case.id == "red-fox":
+            grave = Path(self.config.grave)
+            before = len(grave.read_text()) if grave.exists() else 0
+            if before < self.config.deaths:
+                grave.write_text("x" * (before + 1))
+                os.kill(os.getpid(), signal.SIGKILL)
+        if len(seeds) > self.config.most:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes\nat 0x1")
+        MortalPainter.at_once.append(len(seeds))
+        return super().generate(states, case, prompt, seeds)
+
+
+class EmptyBase(Base):
+    """A base without weights, in whichever process."""
+
+    def pipeline(self):
+        return None
 
 
 class SetPainter(Painter):
@@ -206,6 +244,7 @@ def register():
         METHODS.register("other", OtherPainter),
         METHODS.register("set", SetPainter),
         METHODS.register("fussy", FussyPainter),
+        METHODS.register("mortal", MortalPainter),
         SUITES.register("fake", FakeSuite),
     ]
 

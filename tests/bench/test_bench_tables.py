@@ -15,9 +15,7 @@ from umm_bench.bench.keeping import pictures
 from umm_bench.bench.store import OpenAnswers, Store
 from umm_bench.errors import UserError
 
-QUERIES = re.findall(
-    r"^```sql\n(.*?)^```$", (Path(__file__).parents[2] / "docs" / "store.md").read_text(), re.M | re.S
-)
+QUERIES = re.findall(r"^```sql\n(.*?)^```$", (Path(__file__).parents[2] / "docs" / "store.md").read_text(), re.M | re.S)
 
 
 @pytest.fixture

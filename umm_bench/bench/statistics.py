@@ -2,8 +2,9 @@
 
 Images of one subject rise and fall together, so it is subjects that are counted, not images: an interval comes from
 what a mean is with each subject left out in turn (the jackknife), and from Student's t. A case of two subjects belongs
-to both: whichever of them is left out, the case goes (Snijders and Borgatti, 1999, for networks). With one subject, and
-where one is in all cases, there is no interval.
+to both: whichever of them is left out, the case goes. That counts what is a case's own twice, so what leaving out each
+case gives is taken off once, as for two-way clusters (Cameron, Gelbach and Miller, 2011). With one subject, and where
+one is in all cases, there is no interval.
 """
 
 from __future__ import annotations
@@ -57,31 +58,37 @@ def mean_interval(values: Sequence[float], clusters: Sequence[Cluster], *, level
     numbers = np.asarray(values, dtype=float)
     members = [(each,) if isinstance(each, str) else each for each in clusters]
     cases, names = set(members), sorted({name for each in members for name in each})
-    place = {name: number for number, name in enumerate(names)}
-    belong = np.array([place[name] for each in members for name in each])
-    of_value = np.repeat(np.arange(len(members)), [len(each) for each in members])
     alone = Interval(float(numbers.mean()), None, None, len(numbers), len(cases))
-    left = len(numbers) - np.bincount(belong)
-    if len(cases) < 2 or not left.all():
+    if len(cases) < 2 or any(all(name in case for case in cases) for name in names):
         return alone
-    # deviations, not values: what is no number's own is lost in no sum
-    parts = alone.mean - np.bincount(belong, weights=(numbers - alone.mean)[of_value]) / left
-    return _bounded(alone, parts, len(belong) / len(members), level)
+    off = numbers - alone.mean  # what is no number's own is lost in no sum
+
+    def without(groups: Sequence[Sequence[Any]], of: Sequence[Any]) -> np.ndarray:
+        """The mean without the values of each group."""
+        place = {name: number for number, name in enumerate(of)}
+        belong = np.array([place[name] for each in groups for name in each])
+        weights = np.repeat(off, [len(each) for each in groups])
+        return alone.mean - np.bincount(belong, weights=weights) / (len(numbers) - np.bincount(belong))
+
+    by_case = without([(each,) for each in members], sorted(cases))
+    return _bounded(alone, without(members, names), by_case, sum(map(len, members)) / len(members), level)
 
 
-def _bounded(alone: Interval, parts: np.ndarray, shared: float, level: float) -> Interval:
-    """With the bounds that its values without each subject give; `shared` subjects are in one case.
-
-    Of pairs without a common subject each is left out twice, which (G - 2) / 2G in place of (G - 1) / G undoes.
-    """
+def _bounded(alone: Interval, by_subject: np.ndarray, by_case: np.ndarray, shared: float, level: float) -> Interval:
+    """With the bounds that its values without each subject and without each case give; `shared` subjects are in one."""
     from scipy.special import stdtr, stdtrit  # here: a run that is finished needs none
 
-    number = len(parts)
-    error = sqrt((number - shared) / (shared * number) * float(((parts - parts.mean()) ** 2).sum()))
-    degrees = min(alone.clusters, number) - 1
+    own = _jackknife(by_case)
+    error = sqrt(max(_jackknife(by_subject) - (shared - 1) * own, own))
+    degrees = min(len(by_case), len(by_subject)) - 1
     half = float(stdtrit(degrees, (1 + level) / 2)) * error
     far = abs(alone.mean) / error if error else float("inf") if alone.mean else 0.0
     return replace(alone, low=alone.mean - half, high=alone.mean + half, p=float(2 * stdtr(degrees, -far)))
+
+
+def _jackknife(parts: np.ndarray) -> float:
+    """Tukey's variance of what has these values without each of its parts."""
+    return (len(parts) - 1) / len(parts) * float(((parts - parts.mean()) ** 2).sum())
 
 
 def paired_effect(ours: Mapping[PairKey, float], theirs: Mapping[PairKey, float]) -> Interval | None:
@@ -108,11 +115,13 @@ def jackknife_interval(
     alone = Interval(whole, None, None, len(members), len(set(belong)))
     if len(names) < FEWEST_PARTS or alone.clusters < FEWEST_PARTS:
         return alone
-    parts = [value([m for m, its in zip(members, belong, strict=True) if name not in its]) for name in names]
-    known = [part for part in parts if part is not None]
-    if len(known) < len(parts):
+    cases = sorted(set(belong))
+    by_subject = [value([m for m, its in zip(members, belong, strict=True) if name not in its]) for name in names]
+    by_case = [value([m for m, its in zip(members, belong, strict=True) if its != case]) for case in cases]
+    if None in by_subject or None in by_case:
         return alone
-    return _bounded(alone, np.asarray(known), sum(map(len, belong)) / len(belong), 0.95)
+    shared = sum(map(len, belong)) / len(belong)
+    return _bounded(alone, np.asarray(by_subject, float), np.asarray(by_case, float), shared, 0.95)
 
 
 def holm(chances: Sequence[float | None]) -> list[float | None]:

@@ -132,12 +132,17 @@ class Store(Answers):
         return self
 
     def __exit__(self, *exception: object) -> None:
-        """What was written is for readers, whatever ended the block."""
-        self._note_seconds()
-        self.connection.execute("checkpoint")
-        self.connection.close()
-        os.replace(self._working, self.path)
-        self._lock.release()
+        """What was written is for readers, whatever ended the block; it stays where it is if the disk is full."""
+        try:
+            self._note_seconds()
+            self.connection.execute("checkpoint")
+            self.connection.close()
+            os.replace(self._working, self.path)
+        except (duckdb.Error, OSError):
+            if exception[0] is None:
+                raise
+        finally:
+            self._lock.release()
 
     def _take_up(self, path: Path) -> None:
         """What a killed process left is further than what readers have; else theirs is what there is."""

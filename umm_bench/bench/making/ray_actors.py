@@ -6,7 +6,6 @@ An actor that dies is replaced, and what it had left to do is done by another.
 from __future__ import annotations
 
 import logging
-import os
 import pickle
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -27,14 +26,18 @@ def on_ray(workers: int) -> Execute:
     """
 
     def execute(jobs: Sequence[Job], workplace: Workplace, begin: Begin) -> Iterator[Message]:
-        ray = _connected()
+        ray, before = _ray(), _ray().is_initialized()
+        _connect(ray, min(workers, len(jobs)))
         try:
             yield from _execute(ray, min(workers, len(jobs)), Queue(jobs, begin), workplace)
+        except ray.exceptions.RayTaskError:
+            raise  # a bug, with its place in the worker
         except ray.exceptions.RayError as error:
             said = first_line(error)
             raise UserError(f"the Ray cluster failed: {said}; the same command goes on from here") from error
         finally:
-            ray.shutdown()
+            if not before:
+                ray.shutdown()
 
     _ray()
     return execute
@@ -48,13 +51,16 @@ def _ray() -> Any:
     return ray
 
 
-def _connected() -> Any:
-    ray = _ray()
+def _connect(ray: Any, workers: int) -> None:
+    """The cluster that RAY_ADDRESS names, else one of this machine's own. UserError where it is too small."""
     try:
-        ray.init(address=os.environ.get("RAY_ADDRESS"), log_to_driver=False, include_dashboard=False)
+        if not ray.is_initialized():
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UserError(f"no Ray cluster: {first_line(error)}") from error
-    return ray
+    cpus = ray.cluster_resources().get("CPU", 0)
+    if cpus < workers:
+        raise UserError(f"--workers {workers} needs as many CPUs; the Ray cluster has {cpus:.0f}")
 
 
 def _execute(ray: Any, workers: int, queue: Queue, workplace: Workplace) -> Iterator[Message]:
@@ -97,7 +103,8 @@ class Actor:
     def make(self, asked: Any, packed: bytes) -> Iterator[bytes]:
         """Pickled messages as they come, None at the end, or the error that ends the run."""
         try:
-            yield from map(pickle.dumps, do(self._maker, asked, packed))
+            for message in do(self._maker, asked, packed):  # Ray drives a generator of its own
+                yield pickle.dumps(message)
             yield pickle.dumps(None)
         except UserError as error:
             yield pickle.dumps(error)
