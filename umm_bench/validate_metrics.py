@@ -2,14 +2,23 @@
 
 Labels of several subjects (`several`): pairs that the mini world composes, as asked and in each way that two subjects
 can go wrong. Thresholds were chosen on other pairs, of other concepts.
+
+Every other metric: how well it tells a picture of the subject from a near miss, another drawing of its class, another
+thing and an empty scene (AUC, rank correlation), and self-tests that any encoder can be put to: itself against an
+impostor on the reference's own background, against a copy of the reference, against its scene without it, and two
+subjects against the same two with looks changed over.
 """
 
 from __future__ import annotations
 
 import sys
-from argparse import RawDescriptionHelpFormatter
+from argparse import Namespace, RawDescriptionHelpFormatter
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -18,12 +27,21 @@ from rich.table import Table
 from figures import Figure, emit
 from umm_bench.cli.arguments import Parser, whole
 from umm_bench.cli.commands import quiet_libraries, run_command
+from umm_bench.metrics.base import METRICS
 from umm_bench.metrics.several import LABELS, SeveralConfig
 from umm_bench.mini.evaluation.intervals import bootstrap
-from umm_bench.mini.evaluation.several import TRIAL, TUNE, Labelled, labelled
+from umm_bench.mini.evaluation.several import TRIAL, TUNE, ComposedSuite, Labelled, labelled, pairs
+from umm_bench.mini.evaluation.trial import WRONG, Trial, agreement, self_test, self_tests, values_of
 from umm_bench.mini.evaluation.truth import decoded
 
 PAIRS = 64
+SUBJECTS = 24
+FIDELITY = (
+    *("dino", "dino_input", "dino_crop", "clip_i", "clip_i_input", "clip_i_crop"),
+    *("masc", "gallery_rank", "copy_paste"),
+)
+PROMPT = ("clip_t", "masc_prompt")
+"""Metrics of the picture's words: right is the background that is asked for."""
 DECODED = 4  # of so many pairs, the pictures of one also as the family's VAE decodes them, like all that is generated
 AIM = 0.85
 NAME = "validate.failure_label"
@@ -50,6 +68,48 @@ def confusion(rows: Sequence[Labelled]) -> Iterator[Figure]:
         for label in LABELS:
             name = f"{NAME}.confusion.{truth}.{label}"
             yield Figure(name, counts[truth, label], "subjects", truth == label, note=f"is {truth}, labelled {label}")
+
+
+def on_trial(subjects: int, encoder: str, clip: str, detector: str) -> Iterator[Figure]:
+    """Each metric against the truth of pictures of one subject."""
+    settings = {"model": encoder, "detector": detector}
+    with TemporaryDirectory() as folder:
+        trial: Any = Trial(Path(folder), subjects)
+        for name in (*FIDELITY, *PROMPT):
+            metric_class = METRICS.load(name)
+            known = [field.name for field in fields(metric_class.config_class)]
+            given = settings | ({"model": clip} if name.startswith("clip") else {})
+            config = metric_class.config_class(**{key: value for key, value in given.items() if key in known})
+            for row, values in values_of(metric_class(config, trial), trial.shown).items():
+                if name in PROMPT:
+                    yield from agreement(row, values, ["right"], ["elsewhere"])
+                    continue
+                if name == "copy_paste":
+                    values = {key: -value for key, value in values.items()}  # of these the less the better
+                    yield from agreement(row, values, ["right"], ["copy"])
+                else:
+                    yield from agreement(row, values, ["right"], WRONG)
+                yield from self_tests(row, values)
+
+
+def swapped(number: int, key: str, args: Namespace) -> Iterator[Figure]:
+    """Whether a metric tells two subjects from the same two with looks changed over, of pairs of two classes."""
+    with TemporaryDirectory() as folder:
+        composed: Any = ComposedSuite(Path(folder), [p for p in pairs(number, key) if not p.one_class], np.asarray)
+        shown = [(pair.key, way.kind, sample) for pair, way, sample in composed.samples()]
+        chosen = [(name, kind, sample) for name, kind, sample in shown if kind in ("right", "swap")]
+        kinds = {sample.key: (name, kind) for name, kind, sample in chosen}
+        for metric in ("dino", "dino_crop", "clip_i", "clip_i_crop", "several"):
+            metric_class = METRICS.load(metric)
+            known = [field.name for field in fields(metric_class.config_class)]
+            given = {"model": args.clip if metric.startswith("clip") else args.encoder, "detector": args.detector}
+            config = metric_class.config_class(**{name: value for name, value in given.items() if name in known})
+            found: dict[tuple[str, str], list[float]] = {}
+            for row in metric_class(config, composed).score([sample for *_, sample in chosen]):
+                found.setdefault(kinds[row.sample_key], []).append(row.value)
+            names = sorted({name for name, _ in found})
+            right, wrong = ([float(np.mean(found[name, kind])) for name in names] for kind in ("right", "swap"))
+            yield self_test("swapped", metric, right, wrong, "both themselves above looks changed over")
 
 
 def _share(name: str, rows: Sequence[Labelled], aim: float | None = None) -> Figure:
@@ -80,13 +140,16 @@ def _validate(argv: list[str] | None) -> None:
     parser.add_argument("--tune", action="store_true", help="the pairs that things are chosen on, not those reported")
     parser.add_argument("--encoder", default="mini", help="the image encoder: mini, a folder or a hub id")
     parser.add_argument("--detector", default="mini", help="the detector: mini, a folder or a hub id")
+    parser.add_argument("--clip", default="mini", help="the CLIP: mini, a folder or a hub id")
+    parser.add_argument("--subjects", type=whole(2), default=SUBJECTS, help=f"composed alone (default {SUBJECTS})")
     args = parser.parse_args(argv)
     quiet_libraries()
     key, config = TUNE if args.tune else TRIAL, SeveralConfig(args.encoder, args.detector)
     rows = [*labelled(args.pairs, key, config)]
     drawn = [*labelled(-(-args.pairs // DECODED), key, config, decoded)]
     told = [*figures(rows), _share(f"{NAME}.decoded", drawn)]
-    emit([*told, *(confusion(rows) if args.json else ())], args.json)
+    trial = [*on_trial(args.subjects, args.encoder, args.clip, args.detector), *swapped(args.pairs, key, args)]
+    emit([*told, *(confusion(rows) if args.json else ()), *trial], args.json)
     if not args.json:
         Console().print(_matrix(rows))
 

@@ -61,7 +61,8 @@ def validation_look(design: Design, index: int, key: str) -> Look:
     return looks.draw(rng, design.concept, sprites.load().has_second(design.id), held=True)
 
 
-def _sprite(design_id: str, look: Look) -> str:
+def sprite_of(design_id: str, look: Look) -> str:
+    """The name of a drawing in a look."""
     return design_id if look == Look() else looks.looked(design_id, look)
 
 
@@ -70,7 +71,7 @@ def near_miss(design: Design, look: Look, key: str) -> Look:
     rng = scenes.rng_for(key, "near miss", design.id)
     misses: dict[str, list[Look]] = {}
     for part, miss in looks.near_misses(look, sprites.load().has_second(design.id)):
-        if sprite_difference(_sprite(design.id, look), _sprite(design.id, miss)) > VISIBLE:
+        if sprite_difference(sprite_of(design.id, look), sprite_of(design.id, miss)) > VISIBLE:
             misses.setdefault(part, []).append(miss)
     among = misses[str(rng.choice(sorted(misses)))]
     return among[int(rng.integers(len(among)))]
@@ -174,11 +175,11 @@ def subject_figures(
         kind = WRONG[(index + index // len(PROMPTS)) % len(WRONG)]  # each kind meets every prompt
         look = validation_look(design, index, key)
         miss = near_miss(design, look, key)
-        sprite = _sprite(design.id, look)
+        sprite = sprite_of(design.id, look)
         elsewhere = _other_background(prompt, key, design)
         asked = [
             (posed(sprite, prompt, key), prompt),
-            (posed(_sprite(design.id, miss), prompt, key), elsewhere),
+            (posed(sprite_of(design.id, miss), prompt, key), elsewhere),
             (_wrong(design, look, prompt, kind, key), prompt),
         ]
         yes, near, no = (checker.check(seen(picture), sprite, words) for picture, words in asked)
@@ -219,11 +220,11 @@ def _wrong(design: Design, look: Look, prompt: dict[str, Any], kind: str, key: s
     world, rng = sprites.load(), scenes.rng_for(key, kind, design.id)
     if kind == "design":
         others = [d.id for d in world.members(design.concept) if d.identity != design.identity]
-        return posed(_sprite(others[int(rng.integers(len(others)))], look), prompt, key)
+        return posed(sprite_of(others[int(rng.integers(len(others)))], look), prompt, key)
     if kind == "concept":
         others = [d.id for d in world.designs.values() if d.concept != design.concept]
-        return posed(_sprite(others[int(rng.integers(len(others)))], look), prompt, key)
-    return posed(None, prompt, key, _sprite(design.id, look) if kind == "blob" else None)
+        return posed(sprite_of(others[int(rng.integers(len(others)))], look), prompt, key)
+    return posed(None, prompt, key, sprite_of(design.id, look) if kind == "blob" else None)
 
 
 def pair_figure(
@@ -237,11 +238,11 @@ def pair_figure(
         one, two = _two_looks(design, other, rng)
         background = str(rng.choice(backgrounds.PLAIN_COLORS))
         prompt = {"background": background, "relation": "left of"}
-        sprite, beside = _sprite(design.id, one), _sprite(other.id, two)
+        sprite, beside = sprite_of(design.id, one), sprite_of(other.id, two)
         shown = {
             "right": [sprite, beside],
-            "swapped": [_sprite(design.id, two), _sprite(other.id, one)],
-            "blended": [_sprite(design.id, replace(one, main=two.main)), beside],
+            "swapped": [sprite_of(design.id, two), sprite_of(other.id, one)],
+            "blended": [sprite_of(design.id, replace(one, main=two.main)), beside],
             "missing": [sprite],
         }
         for case in ("right", ("swapped", "blended", "missing")[index // 2 % 3]):
