@@ -25,6 +25,7 @@ from baselines.finetuning import (
     image_size,
     mixed,
     of_device,
+    of_training,
     read_references,
     require_curve,
     require_finite,
@@ -54,6 +55,7 @@ class DreamBoothConfig:
     are for one subject. `num_class_images` 0 turns prior preservation off. The batch is `batch_size` pictures of the
     subject and as many of the class.
 
+    `training_seed` chooses the noise and the pictures of each step.
     `curve`: the numbers of steps, `steps` one of them, at which one training is kept (see `umm_bench.bench.asked`).
     These defaults are for the mini family on a CPU.
     """
@@ -63,6 +65,7 @@ class DreamBoothConfig:
     identifiers: tuple[str, ...] = ("sks", "pll", "ucd")
     steps: int = 200
     curve: tuple[int, ...] = ()
+    training_seed: int = 0
     batch_size: int = 2
     learning_rate: float = 3e-4
     weight_decay: float = 1e-2
@@ -212,7 +215,7 @@ class DreamBooth:
             unet.enable_gradient_checkpointing()
         steps = config.steps * len(subjects)
         for step in range(progress.begin(parameters, optimizer, steps) if progress else 0, steps):
-            generator = torch.Generator().manual_seed(seed_for(self.name, case.id, step))
+            generator = torch.Generator().manual_seed(seed_for(self.name, case.id, step, *of_training(config)))
             drawn = [pool.sample(config.batch_size, generator) for pool in pools]
             z_BCHW = torch.cat([z_BCHW for z_BCHW, _ in drawn]).float()
             with mixed(pipe.device, config.mixed_precision):

@@ -22,7 +22,7 @@ from torch import Tensor
 from transformers import CLIPTextModel
 
 from baselines.dreambooth import DreamBooth, DreamBoothConfig
-from baselines.finetuning import of_device, require_positive, scale_of, with_components
+from baselines.finetuning import of_device, of_training, require_positive, scale_of, with_components
 from baselines.stable_diffusion import draw
 from baselines.words import rare_tokens, refused_identifier, refused_pictures, refused_prompt
 from umm_bench.base import Base
@@ -139,7 +139,7 @@ class DreamBoothLora(DreamBooth):
             unet.float()
         rank = self.config.rank
         with torch.random.fork_rng(devices=[]):  # peft draws the adapters from the global generator
-            torch.manual_seed(seed_for(self.name, case.id, "lora"))
+            torch.manual_seed(seed_for(self.name, case.id, "lora", *of_training(self.config)))
             unet.add_adapter(
                 LoraConfig(
                     r=rank,

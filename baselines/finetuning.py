@@ -149,3 +149,8 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
     finally:
         for parameter, flag in zip(parameters, flags, strict=True):
             parameter.requires_grad_(flag)
+
+
+def of_training(config: Any) -> tuple[int, ...]:
+    """What a training's seeds are made from beside the rest; nothing for 0, as before there were more."""
+    return (config.training_seed,) if config.training_seed else ()

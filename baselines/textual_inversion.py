@@ -20,6 +20,7 @@ from baselines.finetuning import (
     frozen,
     image_size,
     mixed,
+    of_training,
     precision_of,
     read_references,
     require_curve,
@@ -47,7 +48,8 @@ EMBEDDINGS_FILE = "learned_embeds.safetensors"  # the name that diffusers' load_
 class TextualInversionConfig:
     """`num_vectors` rows are learnt for the word; all start at the mean embedding of the class noun's tokens.
 
-    `curve`: the numbers of steps, `steps` one of them, at which one training is kept (see `umm_bench.bench.asked`).
+    `training_seed` chooses the noise and the pictures of each step. `curve`: the numbers of steps, `steps` one of them,
+    at which one training is kept (see `umm_bench.bench.asked`).
     These defaults are for the mini family on a CPU.
     """
 
@@ -57,6 +59,7 @@ class TextualInversionConfig:
     num_vectors: int = 1
     steps: int = 300
     curve: tuple[int, ...] = ()
+    training_seed: int = 0
     batch_size: int = 4
     learning_rate: float = 5e-3
     weight_decay: float = 1e-2
@@ -207,7 +210,7 @@ class TextualInversion:
             pipe.unet.enable_gradient_checkpointing()
         try:
             for step in range(progress.begin([rows_VD], optimizer, config.steps) if progress else 0, config.steps):
-                generator = torch.Generator().manual_seed(seed_for(self.name, subject.id, step))
+                generator = torch.Generator().manual_seed(seed_for(self.name, subject.id, step, *of_training(config)))
                 image_B = torch.randint(len(latents), (config.batch_size,), generator=generator)
                 text_B = torch.randint(len(ids_NL), (config.batch_size,), generator=generator)
                 z_BCHW = latents.sample(image_B, generator)

@@ -104,7 +104,8 @@ def ours(models: Models, samples: Sequence[ScoredSample]) -> Scores:
         fresh.__dict__ |= {"model": loaded.model, "processor": loaded.processor}
     clip.__dict__["tokenizer"] = models.clip.tokenizer
     nothing: Any = None
-    metrics: list[Any] = [made(made.config_class(), nothing) for made in (Dino, ClipI, ClipT)]
+    classes: tuple[Any, ...] = (Dino, ClipI, ClipT)
+    metrics = [made(made.config_class(), nothing) for made in classes]
     for metric, encoder in zip(metrics, (dino, clip, clip), strict=True):
         metric.encoder = encoder
     with tempfile.TemporaryDirectory() as folder, kept_in(Path(folder)):

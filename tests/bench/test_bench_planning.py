@@ -18,11 +18,11 @@ def test_a_dry_run_tells_the_plan_and_makes_nothing(bench, tmp_path, capsys):
     assert bench("--methods", "painter,other", "--pairs", "1", "--dry-run") == 0
     told = capsys.readouterr().out
     assert (
-        "subjects  3: " in told
+        "subjects  2: " in told
         and "pairs     1: red-fox+blue-cup" in told
         and "beach: a {subject} on the beach" in told
     )
-    assert re.search(r"painter +6 +6 +3 +not measured", told) and re.search(r"other +4 +4 +2", told)
+    assert re.search(r"painter +6 +6 +2 +not measured", told) and re.search(r"other +4 +4 +2", told)
     assert "detects   with 2 cases" in told
     assert not (tmp_path / "reports").exists() and Painter.drawn == []
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from umm_bench import validate_metrics
-from umm_bench.metrics.several import LABELS
 from umm_bench.metrics.base import Score
+from umm_bench.metrics.several import LABELS
 from umm_bench.mini.evaluation import several, trial
 from umm_bench.mini.world import looks
 

@@ -140,10 +140,12 @@ def _plan_method(asked: Asked, request: Request, selection: Selection, base: Bas
     weights += asked.own_files
     abilities = Abilities.of(method_class)
     code_version = f"{version('umm-bench')}/{abilities.version}"
+    # the first training is the one that there was before there could be more
+    told = {key: value for key, value in asdict(config).items() if (key, value) != ("training_seed", 0)}
     made_from = [
         name,
         code_version,
-        asdict(config),
+        told,
         base.fingerprint,
         [path_digest(path) for path in weights],
     ]
