@@ -15,6 +15,7 @@ from markupsafe import Markup
 from reports.charts import COLOURS, against_cost, dots, label_bars, over_rarity, trade_off
 from reports.claims import FEWEST_CASES, read_claims
 from reports.data import Reader, Report, extent, in_order, latest_run, open_store, read_report
+from reports.gallery import write_gallery
 from reports.grid import write_grid
 from reports.page import write_page
 from reports.pictures import Pictures
@@ -37,8 +38,9 @@ def render_run(store_path: Path, run_id: str, output: Path) -> Path:
         reader = Reader(connection, store_path.parent, run_id)
         report = reader.report()
         rare = read_rare(reader, report.samples)
-    folder = output / file_name(run_id)
-    pictures = Pictures(folder)
+        folder = output / file_name(run_id)
+        pictures = Pictures(folder)
+        files = write_gallery(reader, report, pictures)
     shared = {
         "run": report.run,
         "report": report,
@@ -64,6 +66,7 @@ def render_run(store_path: Path, run_id: str, output: Path) -> Path:
     write_page(
         "claims.html.j2", folder / "claims.html", claims=read_claims(report, rare), fewest=FEWEST_CASES, **shared
     )
+    write_page("gallery.html.j2", folder / "gallery.html", ("gallery.css", "gallery.js"), files, **shared)
     write_grid(report, folder / "grid.png")
     pictures.prune()
     write_index(store_path, output)

@@ -8,6 +8,7 @@ from typing import Any
 
 from reports.data import FIRST_METRICS, in_order, open_store
 from reports.page import write_page
+from reports.pictures import copy_of
 from reports.words import file_name
 
 ROWS = """
@@ -96,7 +97,7 @@ def _card(
     output: Path,
 ) -> Card:
     folder = file_name(run_id)
-    pictures = [f"{folder}/images/{file_name(key)}.png" for key in shown]
+    pictures = (copy_of(output / folder, key) for key in shown)
     wanted: Any = json.loads(config or "{}").get("methods", ())
     return Card(
         run_id,
@@ -111,7 +112,7 @@ def _card(
         in_order(set(methods), wanted),
         _headline(scores),
         f"{folder}/index.html" if (output / folder / "index.html").is_file() else None,
-        next((picture for picture in pictures if (output / picture).is_file()), None),
+        next((picture.relative_to(output).as_posix() for picture in pictures if picture), None),
     )
 
 

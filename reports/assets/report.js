@@ -20,7 +20,7 @@ for (const header of document.querySelectorAll("th[data-sort]")) {
   header.addEventListener("keydown", (event) => { if (event.key === "Enter") sortBy(header); });
 }
 
-for (const form of document.querySelectorAll(".filters")) {
+for (const form of document.querySelectorAll(".filters[data-rows]")) {
   const rows = [...document.querySelectorAll(form.dataset.rows)], count = form.querySelector("output");
   const apply = () => {
     let shown = 0;
