@@ -36,7 +36,7 @@ def make_run(folder: Path, samples: int = 10_000, side: int = 512) -> str:
     returns the run's id. The first prompt holds markup, one picture is lost, and one was never drawn.
     """
     random = np.random.default_rng(0)
-    rows = _rows(samples, random)
+    rows = _rows(samples, side, random)
     _draw(folder, rows, side)
     with Store(folder) as store:
         config = {"methods": METHODS, "seed": 0, "generation": {"num_inference_steps": 25, "guidance_scale": 5.0}}
@@ -65,7 +65,7 @@ def make_run(folder: Path, samples: int = 10_000, side: int = 512) -> str:
     return RUN
 
 
-def _rows(samples: int, random: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
+def _rows(samples: int, side: int, random: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
     each = max(1, samples // len(METHODS))  # rows of the gallery
     subjects = [f"{CLASSES[n % len(CLASSES)]}-{n}" for n in range(max(4, min(50, each // 8)))]
     tables: dict[str, list[dict[str, Any]]] = {
@@ -105,7 +105,7 @@ def _rows(samples: int, random: np.random.Generator) -> dict[str, list[dict[str,
             tables["samples"].append(
                 {**asked, **made, "seconds": 2.0 + 0.1 * n, "peak_mb": 2400.0, "code_version": "0"}
             )
-            tables["scores"] += _scores(key, n, case, random)
+            tables["scores"] += _scores(key, n, case, side, random)
             for place, (name, noun) in enumerate(zip(case, nouns, strict=True), start=1):
                 seen = [f"references/{name}-{number}.png" for number in range(2)]
                 who = dict(sample_key=key, place=place, subject=name, class_noun=noun, kind="object")
@@ -114,7 +114,7 @@ def _rows(samples: int, random: np.random.Generator) -> dict[str, list[dict[str,
     return tables
 
 
-def _scores(key: str, skill: int, case: list[str], random: np.random.Generator) -> list[dict[str, Any]]:
+def _scores(key: str, skill: int, case: list[str], side: int, random: np.random.Generator) -> list[dict[str, Any]]:
     """Scores of one picture: the higher a method's number, the more faithful it is."""
     rows = []
     for place, subject in enumerate(case):
@@ -125,7 +125,8 @@ def _scores(key: str, skill: int, case: list[str], random: np.random.Generator) 
         if len(case) > 1:
             label = "right" if good else LABEL_KINDS[int(random.integers(len(LABEL_KINDS)))]
             there = label != "missing"
-            box = [20 + 230 * place, 120, 250 + 230 * place, 420] if there else None
+            shares = (0.04 + 0.45 * place, 0.24, 0.49 + 0.45 * place, 0.82)
+            box = [round(share * side) for share in shares] if there else None
             row = {name: round(0.8 if name == subject else 0.3, 3) for name in case}
             told = {"label": label, "box": box, "detected": 0.7 if there else None, "row": row if there else {}}
             told |= {"references": {one: row for one in case}, "margin": round(0.3 * good - 0.1, 2) if there else None}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from atomic import whole_file
-from reports.data import Reader, Report
+from reports.data import FIRST_METRICS, Reader, Report, in_order
 from reports.pictures import Picture, Pictures
 from reports.words import title_of
 from umm_bench.bench.failures import GROUND_TRUTH_KINDS, LABEL_KINDS
@@ -69,7 +69,8 @@ def write_gallery(reader: Reader, report: Report, pictures: Pictures) -> list[st
     pictures.prepare((reader.folder / row[8], row[0]) for group in rows.values() for row in group if row[8])
     scored = _read_scores(reader)
     failures = {failure.sample.key: failure for failure in report.failures}
-    methods, metrics = list(report.methods), list(report.metrics)
+    methods = list(report.methods)
+    metrics = in_order({row[0] for scores in scored.values() for row in scores.rows}, FIRST_METRICS)
     methods += [
         method for method in dict.fromkeys(r[1] for group in rows.values() for r in group if r[1] not in methods)
     ]
@@ -103,7 +104,10 @@ def write_gallery(reader: Reader, report: Report, pictures: Pictures) -> list[st
                 "seconds": seconds,
                 "peak": peak,
                 "reason": reason or (failure.reason if failure else None),
-                "scores": [(metric, subject, _short(v, 5), why) for metric, subject, v, why in scores.rows],
+                "scores": [
+                    (metric, subject, _short(v, 5), why)
+                    for metric, subject, v, why in sorted(scores.rows, key=lambda row: metrics.index(row[0]))
+                ],
                 "size": picture.size if picture else None,
                 "boxes": list(_boxes(scores, picture, [subject["id"] for subject in cases[case]])),
             }

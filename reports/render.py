@@ -16,7 +16,7 @@ from reports.charts import COLOURS, against_cost, dots, label_bars, over_rarity,
 from reports.claims import FEWEST_CASES, read_claims
 from reports.data import Reader, Report, extent, in_order, latest_run, open_store, read_report
 from reports.gallery import write_gallery
-from reports.grid import write_grid
+from reports.grid import spread, write_grid
 from reports.page import write_page
 from reports.pictures import Pictures
 from reports.rare import AXES, FOCUS_SHOWN, Rare, place, read_rare
@@ -26,6 +26,7 @@ from reports.words import file_name, title_of
 from umm_bench.errors import UserError
 
 WORST_CASES = 8  # a method
+ROWS_SHOWN = 24  # of the grid; the gallery has all
 
 
 def render_run(store_path: Path, run_id: str, output: Path) -> Path:
@@ -41,6 +42,7 @@ def render_run(store_path: Path, run_id: str, output: Path) -> Path:
         folder = output / file_name(run_id)
         pictures = Pictures(folder)
         files = write_gallery(reader, report, pictures)
+    rows = report.grid()
     shared = {
         "run": report.run,
         "report": report,
@@ -55,6 +57,9 @@ def render_run(store_path: Path, run_id: str, output: Path) -> Path:
         costs=cost_chart(report),
         fewest=FEWEST_CASES,
         best={metric: best_mean(report, metric) for metric in report.metrics},
+        leaders={metric: leaders(report, metric) for metric in report.metrics},
+        rows={key: rows[key] for key in spread(list(rows), ROWS_SHOWN)},
+        all_rows=len(rows),
         worst={
             method: [failure for failure in report.failures if failure.sample.method == method][:WORST_CASES]
             for method in report.methods
@@ -142,6 +147,14 @@ def rare_page(report: Report, rare: Rare) -> dict[str, Any]:
 def best_mean(report: Report, metric: str) -> float:
     best = min if metric in report.lower_is_better else max
     return best(interval.mean for (_, name), interval in report.summaries.items() if name == metric)
+
+
+def leaders(report: Report, metric: str) -> list[str]:
+    """The methods with the best mean, rounded as it is shown; none where all are alike."""
+    best = round(best_mean(report, metric), 3)
+    means = {name: round(interval.mean, 3) for (name, of), interval in report.summaries.items() if of == metric}
+    found = [method for method in report.methods if means.get(method) == best]
+    return found if len(found) < len(means) or len(means) == 1 else []
 
 
 def track(report: Report, metric: str, method: str) -> dict[str, float | None]:

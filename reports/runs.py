@@ -41,7 +41,7 @@ class Headline:
 
 @dataclass(frozen=True)
 class Card:
-    """A run on the index. `page` and `picture` are relative to it, None where they have not been rendered."""
+    """A run on the index. `page`, `gallery` and `picture` are relative to it, None where not rendered."""
 
     run_id: str
     created: datetime
@@ -55,6 +55,7 @@ class Card:
     methods: tuple[str, ...]
     headline: Headline | None
     page: str | None
+    gallery: str | None
     picture: str | None
 
     @property
@@ -111,7 +112,10 @@ def _card(
         seconds,
         in_order(set(methods), wanted),
         _headline(scores),
-        f"{folder}/index.html" if (output / folder / "index.html").is_file() else None,
+        *(
+            f"{folder}/{page}" if (output / folder / page).is_file() else None
+            for page in ("index.html", "gallery.html")
+        ),
         next((picture.relative_to(output).as_posix() for picture in pictures if picture), None),
     )
 

@@ -6,7 +6,7 @@ const gallery = (() => {
   const FIELDS = ["subject", "class", "stratum", "kind", "method", "label", "words", "metric", "min", "max", "sort", "of", "minus", "order"];
   const rows = [], byKey = new Map(), details = new Map(), asked = new Map();
   const $ = (id) => document.getElementById(id);
-  let head = null, state = {}, found = [];
+  let head = null, state = {}, found = [], drawn = null, opened = "";
 
   // Data, as the scripts beside the page give it.
   const start = (given) => { head = given; if (!head.rows) ready(); };
@@ -90,6 +90,7 @@ const gallery = (() => {
     const to = address(changes);
     if (to === (location.hash || "#")) return;
     if (onTop) location.hash = to; else location.replace(to);
+    update(); // the event for it comes late: keys may be quicker
   }
 
   // The page.
@@ -115,7 +116,7 @@ const gallery = (() => {
   function captionScores(cell) {
     const wanted = [state.sort, state.metric, "identity", "dino", "clip_t", ...head.metrics.map((metric) => metric.name)];
     const at = [...new Set(wanted.map(metricAt).filter((n) => n >= 0 && scoreOf(cell, n) !== null))].slice(0, CAPTION);
-    return el("span", { className: "scores" }, ...at.flatMap((n) => [el("span", {}, head.metrics[n].title), el("span", {}, short(scoreOf(cell, n), 2))]));
+    return el("span", { className: "scores" }, ...at.flatMap((n) => [el("span", {}, head.metrics[n].title), el("span", {}, scoreOf(cell, n).toFixed(2))]));
   }
   function drawCell(cell) {
     const chosen = cellFits(cell) && (state.label || state.metric);
@@ -139,7 +140,7 @@ const gallery = (() => {
   }
   function sortWords() {
     const title = head.metrics[metricAt(state.sort)].title;
-    return `${title} of ${state.of || "the best method"}${state.minus ? ` minus ${state.minus}` : ""}`;
+    return `${title} of ${state.of || "the best"}${state.minus ? ` minus ${state.minus}` : ""}`;
   }
   function draw() {
     choose();
@@ -152,7 +153,7 @@ const gallery = (() => {
     $("before").disabled = page === 1;
     $("after").disabled = page === pages();
     $("before").parentElement.hidden = pages() === 1;
-    state.drawn = address({ open: "" });
+    drawn = address({ open: "" });
   }
 
   // One picture, large, with everything that made it.
@@ -160,7 +161,7 @@ const gallery = (() => {
     const dialog = $("large");
     const about = await detailsOf(cell);
     if (state.open !== cell.key) return;
-    dialog.replaceChildren(...largeParts(cell, about));
+    dialog.replaceChildren(...largeParts(cell, about).filter(Boolean));
     if (!dialog.open) dialog.showModal();
     dialog.scrollTop = 0;
     dialog.querySelector(".large-picture").focus({ preventScroll: true });
@@ -258,7 +259,7 @@ const gallery = (() => {
     event.preventDefault();
     const page = String(Math.floor(found.indexOf(to.row) / PAGE) + 1);
     const changes = { page: page === "1" ? "" : page, open: large ? to.key : "" };
-    if (large || address(changes) !== address()) { go(changes); if (!large) { update(); } }
+    if (large || address(changes) !== address()) go(changes);
     if (!large) document.querySelector(`[data-key="${CSS.escape(to.key)}"]`)?.focus();
   }
 
@@ -269,9 +270,12 @@ const gallery = (() => {
   }
   function update() {
     read();
-    if (state.drawn !== address({ open: "" }) || !$("rows").children.length) draw();
+    if (drawn !== address({ open: "" })) draw();
     const cell = byKey.get(state.open);
-    if (state.open && !cell) $("count").textContent += ` The picture of this link (${state.open}) is not in this run.`;
+    const lost = state.open && !cell ? ` The picture of this link (${state.open}) is not in this run.` : "";
+    $("lost").textContent = lost;
+    if (opened === state.open) return;
+    opened = state.open;
     if (cell) open(cell); else if ($("large").open) $("large").close();
   }
   function ready() {
@@ -301,6 +305,8 @@ const gallery = (() => {
     $("large").addEventListener("click", (event) => { if (event.target === $("large")) $("large").close(); });
     document.addEventListener("keydown", onKey);
     window.addEventListener("hashchange", update);
+    read();
+    $("more").open = window.matchMedia("(min-width: 52rem)").matches || ["metric", "sort"].some((name) => state[name]);
     update();
   }
   window.addEventListener("load", () => {

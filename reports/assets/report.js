@@ -1,5 +1,12 @@
 // Sorting and filtering only: the page says everything without it.
 "use strict";
+function reachByKeys() {
+  for (const box of document.querySelectorAll(".scroll, figure.chart, pre")) {
+    if (box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight) box.tabIndex = 0; else box.removeAttribute("tabindex");
+  }
+}
+reachByKeys();
+window.addEventListener("resize", reachByKeys);
 document.documentElement.classList.add("js");
 
 function sortBy(header) {

@@ -138,7 +138,7 @@ def test_subjects_of_any_letters_have_their_own_reference(finished, tmp_path: Pa
 
 def test_a_second_rendering_makes_only_what_changed(finished, tmp_path: Path) -> None:
     page = render_run(finished.store, finished.run_id, tmp_path)
-    fox, owl = (page.parent / "images" / f"sd-{subject}-p0.png" for subject in ("fox", "owl"))
+    fox, owl = (page.parent / "images" / f"sd-{name}" for name in ("fox-p0.png", "owl-p0.jpg"))
     stray, before = page.parent / "images" / "stray.png", owl.stat().st_ino
     stray.write_bytes(fox.read_bytes())
     os.utime(fox, (0, 0))
