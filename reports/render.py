@@ -43,7 +43,7 @@ def render_run(store_path: Path, run_id: str, output: Path) -> Path:
         pictures = Pictures(folder)
         files = write_gallery(reader, report, pictures)
     rows = report.grid()
-    shared = {
+    shared: dict[str, Any] = {
         "run": report.run,
         "report": report,
         "picture": pictures.of,
