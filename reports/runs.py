@@ -100,6 +100,9 @@ def _card(
     folder = file_name(run_id)
     pictures = (copy_of(output / folder, key) for key in shown)
     wanted: Any = json.loads(config or "{}").get("methods", ())
+    page, gallery = (
+        f"{folder}/{name}" if (output / folder / name).is_file() else None for name in ("index.html", "gallery.html")
+    )
     return Card(
         run_id,
         created,
@@ -112,10 +115,8 @@ def _card(
         seconds,
         in_order(set(methods), wanted),
         _headline(scores),
-        *(
-            f"{folder}/{page}" if (output / folder / page).is_file() else None
-            for page in ("index.html", "gallery.html")
-        ),
+        page,
+        gallery,
         next((picture.relative_to(output).as_posix() for picture in pictures if picture), None),
     )
 

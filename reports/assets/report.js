@@ -12,16 +12,19 @@ document.documentElement.classList.add("js");
 function sortBy(header) {
   const table = header.closest("table"), body = table.tBodies[0], column = header.cellIndex;
   const descending = header.getAttribute("aria-sort") !== "descending";
-  const value = (row) => row.cells[column].dataset.value ?? row.cells[column].textContent.trim();
+  const number = (text) => (/^[+−-]?[\d.]/.test(text) ? parseFloat(text.replaceAll(",", "").replace("−", "-")) : NaN);
+  const value = (row) => row.cells[column]?.dataset.value ?? row.cells[column]?.textContent.trim() ?? "";
   const compare = (a, b) => {
-    const [x, y] = [value(a), value(b)], numeric = x !== "" && y !== "" && !isNaN(x) && !isNaN(y);
-    return numeric ? Number(x) - Number(y) : x.localeCompare(y);
+    const [x, y] = [value(a), value(b)], [m, n] = [number(x), number(y)];
+    return isNaN(m) || isNaN(n) ? x.localeCompare(y) : m - n;
   };
   for (const other of table.tHead.querySelectorAll("th")) other.removeAttribute("aria-sort");
   header.setAttribute("aria-sort", descending ? "descending" : "ascending");
   body.append(...[...body.rows].sort((a, b) => (descending ? compare(b, a) : compare(a, b))));
 }
-for (const header of document.querySelectorAll("th[data-sort]")) {
+for (const header of document.querySelectorAll(".scroll > table:not(.grid, .confusion) > thead th")) {
+  if (header.textContent.trim() === "") continue;
+  header.dataset.sort = "";
   header.tabIndex = 0;
   header.addEventListener("click", () => sortBy(header));
   header.addEventListener("keydown", (event) => { if (event.key === "Enter") sortBy(header); });
