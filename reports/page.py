@@ -24,15 +24,20 @@ PAGES = (
 
 
 def write_page(
-    template: str, target: Path, assets: Sequence[str] = (), files: Sequence[str] = (), **context: Any
+    template: str,
+    target: Path,
+    assets: Sequence[str] = (),
+    files: Sequence[str] = (),
+    inline: Sequence[Markup] = (),
+    **context: Any,
 ) -> Path:
     """A template of ours as the file `target`, whole or not at all.
 
-    `assets` are our scripts and styles that the page has beside those of all pages, `files` scripts that lie beside it
-    and are loaded after them.
+    `assets` are our scripts and styles that the page has beside those of all pages; after them come `files`, scripts
+    that lie beside the page, or `inline`, scripts in it.
     """
     named = ("report.js", "report.css", *assets)
-    scripts = [asset(name) for name in named if name.endswith(".js")]
+    scripts = [*(asset(name) for name in named if name.endswith(".js")), *inline]
     styles = [asset(name) for name in named if name.endswith(".css")]
     shared = {"styles": styles, "scripts": scripts, "files": files, "policy": policy(scripts, bool(files))}
     text = environment().get_template(template).render(here=target.name, **shared, **context)

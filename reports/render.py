@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from reports.bundle import write_single, write_zip
 from reports.charts import COLOURS, dots, label_bars, over_rarity
 from reports.claims import FEWEST_CASES, read_claims
 from reports.data import Reader, Report, extent, in_order, latest_run, open_store, read_report
@@ -25,11 +26,15 @@ from reports.words import file_name, title_of
 from umm_bench.errors import UserError
 
 
-def render_run(store_path: Path, run_id: str, output: Path) -> Path:
+def render_run(
+    store_path: Path, run_id: str, output: Path, *, as_zip: bool = False, as_single_file: bool = False
+) -> Path:
     """Writes the pages of a run into `output/<run_id>/`, the pictures they show and a `grid.png`, and beside them the
-    index of all runs; returns the path of the run's first page.
+    index of all runs; returns the path of the run's first page. Asked for, `output` gets `<run_id>.zip`, and all in one
+    file, `<run_id>.html`.
 
-    `UserError` when the database or the run is not there. A missing picture is shown as missing.
+    `UserError` when the database or the run is not there, or one file would be too large. A missing picture is
+    shown as missing.
     """
     with open_store(store_path) as connection:
         reader = Reader(connection, store_path.parent, run_id)
@@ -54,6 +59,10 @@ def render_run(store_path: Path, run_id: str, output: Path) -> Path:
     write_grid(report, folder / "grid.png")
     pictures.prune()
     write_index(store_path, output)
+    if as_zip:
+        write_zip(folder)
+    if as_single_file:
+        write_single(folder, report.run)
     return folder / "index.html"
 
 
@@ -132,10 +141,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", "--output", type=Path, dest="output", help="folder to write <run>/ into (default: beside the store)"
     )
     parser.add_argument("--grid", type=Path, help="also write the picture of the image grid to this file")
+    parser.add_argument("--zip", action="store_true", help="also <run>.zip, the run's folder as one file")
+    parser.add_argument(
+        "--single-file", action="store_true", help="also <run>.html, all pages and pictures in one file"
+    )
     options = parser.parse_args(arguments)
     try:
         run_id = latest_run(options.store) if options.run == "latest" else options.run
-        print(render_run(options.store, run_id, options.output or options.store.parent))
+        output = options.output or options.store.parent
+        index = render_run(options.store, run_id, output, as_zip=options.zip, as_single_file=options.single_file)
+        print(index)
+        for asked, ending in ((options.zip, "zip"), (options.single_file, "html")):
+            if asked:
+                print(output / f"{index.parent.name}.{ending}")
         if options.grid:
             write_grid(read_report(options.store, run_id), options.grid)
     except UserError as error:

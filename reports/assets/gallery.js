@@ -4,7 +4,7 @@
 const gallery = (() => {
   const PAGE = 40, SIMILAR = 8, CAPTION = 3;
   const FIELDS = ["subject", "class", "stratum", "kind", "method", "label", "words", "metric", "min", "max", "sort", "of", "minus", "order"];
-  const rows = [], byKey = new Map(), details = new Map(), asked = new Map();
+  const rows = [], byKey = new Map(), details = new Map(), pictures = {}, asked = new Map();
   const $ = (id) => document.getElementById(id);
   let head = null, state = {}, found = [], drawn = null, opened = "";
 
@@ -104,7 +104,7 @@ const gallery = (() => {
   }
   const short = (value, digits = 3) => (value === null || value === undefined ? "–" : String(+value.toFixed(digits)));
   const dot = (cell) => el("span", { className: `c${cell.method % 8}` }, el("span", { className: "dot" }), head.methods[cell.method]);
-  const image = (src, pixelated, alt) => el("img", { src, alt, loading: "lazy", className: pixelated ? "pixelated" : "" });
+  const image = (src, pixelated, alt) => el("img", { src: pictures[src] ?? src, alt, loading: "lazy", className: pixelated ? "pixelated" : "" });
   function label(text) {
     return text ? el("span", { className: `label l-${/^\w+$/.test(text) ? text : "missing"}` }, text) : null;
   }
@@ -312,5 +312,5 @@ const gallery = (() => {
   window.addEventListener("load", () => {
     if (!head || rows.length !== head.rows) $("count").textContent = "Files of this gallery are missing: the folder “gallery” must lie beside this page.";
   });
-  return { start, rows: addRows, details: addDetails };
+  return { start, rows: addRows, details: addDetails, pictures: (given) => Object.assign(pictures, given) };
 })();
