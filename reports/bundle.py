@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from markupsafe import Markup
 
 from atomic import whole_file
 from reports.gallery import script_json
-from reports.page import PAGES, write_page
+from reports.page import write_page
 from umm_bench.errors import UserError
 
 MOST_MB = 60  # a browser stalls for long on a larger file
@@ -36,8 +37,8 @@ def write_zip(folder: Path) -> Path:
     return target
 
 
-def write_single(folder: Path, run: Any) -> Path:
-    """All pages of `folder`, with their pictures and the gallery, as `folder`.html.
+def write_single(folder: Path, run: Any, pages: Sequence[tuple[str, str]]) -> Path:
+    """`pages` of `folder`, a file and a title each, with their pictures and the gallery, as `folder`.html.
 
     UserError where that would be more than a browser opens well.
     """
@@ -48,7 +49,7 @@ def write_single(folder: Path, run: Any) -> Path:
             f"one file would hold {size:,.0f} MB of pictures, and browsers stall beyond {MOST_MB}; --zip has no limit"
         )
     encoded = {f"images/{path.name}": _data(path) for path in pictures}
-    parts = [(_slug(name), title, _part(folder / name, encoded)) for name, title in PAGES]
+    parts = [(_slug(name), title, _part(folder / name, encoded)) for name, title in pages]
     scripts = [f"gallery.pictures({script_json(encoded)});"]
     scripts += [path.read_text(encoding="utf-8") for path in _scripts(folder / "gallery")]
     return write_page(

@@ -10,13 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from reports.against.compare import compare_page
 from reports.bundle import write_single, write_zip
 from reports.charts import COLOURS, dots, label_bars, over_rarity
 from reports.claims import FEWEST_CASES, read_claims
 from reports.data import Reader, Report, extent, in_order, latest_run, open_store, read_report
 from reports.gallery import write_gallery
 from reports.grid import write_grid
-from reports.page import write_page
+from reports.page import PAGES, write_page
 from reports.pictures import Pictures
 from reports.rare import AXES, FOCUS_SHOWN, Rare, place, read_rare
 from reports.results import results_page
@@ -25,26 +26,37 @@ from reports.several import LABELS, MEANINGS
 from reports.words import file_name, title_of
 from umm_bench.errors import UserError
 
+COMPARED = ("compare.html", "Against another run")
+
 
 def render_run(
-    store_path: Path, run_id: str, output: Path, *, as_zip: bool = False, as_single_file: bool = False
+    store_path: Path,
+    run_id: str,
+    output: Path,
+    *,
+    against: str | None = None,
+    as_zip: bool = False,
+    as_single_file: bool = False,
 ) -> Path:
     """Writes the pages of a run into `output/<run_id>/`, the pictures they show and a `grid.png`, and beside them the
-    index of all runs; returns the path of the run's first page. Asked for, `output` gets `<run_id>.zip`, and all in one
-    file, `<run_id>.html`.
+    index of all runs; returns the path of the run's first page. With the id of another run, `against`, a page compares
+    the two. Asked for, `output` gets `<run_id>.zip`, and all in one file, `<run_id>.html`.
 
-    `UserError` when the database or the run is not there, or one file would be too large. A missing picture is
-    shown as missing.
+    `UserError` when the database or a run is not there, two runs have nothing in common, or one file
+    would be too large. A missing picture is shown as missing.
     """
     with open_store(store_path) as connection:
         reader = Reader(connection, store_path.parent, run_id)
         report = reader.report()
         rare = read_rare(reader, report.samples)
+        other = Reader(connection, store_path.parent, against).report() if against else None
+        compared = compare_page(other, report) if other else None
         folder = output / file_name(run_id)
         pictures = Pictures(folder)
         files = write_gallery(reader, report, pictures)
     shared: dict[str, Any] = {
         "run": report.run,
+        "pages": (*PAGES, COMPARED) if compared else PAGES,
         "report": report,
         "picture": pictures.of,
         "colour": {method: i % COLOURS for i, method in enumerate(report.methods)},
@@ -55,6 +67,10 @@ def render_run(
     write_page(
         "claims.html.j2", folder / "claims.html", claims=read_claims(report, rare), fewest=FEWEST_CASES, **shared
     )
+    if compared:
+        write_page("compare.html.j2", folder / COMPARED[0], fewest=FEWEST_CASES, **compared, **shared)
+    else:  # of an earlier rendering
+        (folder / COMPARED[0]).unlink(missing_ok=True)
     write_page("gallery.html.j2", folder / "gallery.html", ("gallery.css", "gallery.js"), files, **shared)
     write_grid(report, folder / "grid.png")
     pictures.prune()
@@ -62,7 +78,7 @@ def render_run(
     if as_zip:
         write_zip(folder)
     if as_single_file:
-        write_single(folder, report.run)
+        write_single(folder, report.run, shared["pages"])
     return folder / "index.html"
 
 
@@ -141,6 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--out", "--output", type=Path, dest="output", help="folder to write <run>/ into (default: beside the store)"
     )
     parser.add_argument("--grid", type=Path, help="also write the picture of the image grid to this file")
+    parser.add_argument("--compare", metavar="RUN", help="also a page that holds the run against this other one")
     parser.add_argument("--zip", action="store_true", help="also <run>.zip, the run's folder as one file")
     parser.add_argument(
         "--single-file", action="store_true", help="also <run>.html, all pages and pictures in one file"
@@ -149,7 +166,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         run_id = latest_run(options.store) if options.run == "latest" else options.run
         output = options.output or options.store.parent
-        index = render_run(options.store, run_id, output, as_zip=options.zip, as_single_file=options.single_file)
+        index = render_run(
+            options.store,
+            run_id,
+            output,
+            against=options.compare,
+            as_zip=options.zip,
+            as_single_file=options.single_file,
+        )
         print(index)
         for asked, ending in ((options.zip, "zip"), (options.single_file, "html")):
             if asked:
