@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reports.against.compare import compare_page
+from reports.against.published import write_published
 from reports.bundle import write_single, write_zip
 from reports.charts import COLOURS, dots, label_bars, over_rarity
 from reports.claims import FEWEST_CASES, read_claims
@@ -75,6 +76,7 @@ def render_run(
     write_grid(report, folder / "grid.png")
     pictures.prune()
     write_index(store_path, output)
+    write_published(output)
     if as_zip:
         write_zip(folder)
     if as_single_file:
