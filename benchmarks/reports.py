@@ -22,6 +22,8 @@ from pathlib import Path
 from benchmarks.synthetic_run import make_run
 from figures import Figure, emit
 from reports.render import render_run
+from umm_bench.cli.arguments import Parser, whole
+from umm_bench.cli.commands import run_command
 from umm_bench.errors import UserError
 
 PAGES = ("index.html", "gallery.html", "several.html", "rare.html", "claims.html")
@@ -86,27 +88,26 @@ def open_seconds(page: Path) -> float:
     return statistics.median(times)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, 2 after one line on an error of the user's."""
+def _parser() -> Parser:
     summary, _, rest = (__doc__ or "").partition("\n\n")
-    formatter = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.reports", description=summary, epilog=rest, formatter_class=formatter
+    parser = Parser(
+        prog="python -m benchmarks.reports",
+        description=summary,
+        epilog=rest,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--samples", type=int, default=10_000, help="(%(default)s)")
-    parser.add_argument("--side", type=int, default=512, help="pixels of a picture's side (%(default)s)")
+    parser.add_argument("--samples", type=whole(40, 1_000_000), default=10_000, help="(%(default)s)")
+    parser.add_argument("--side", type=whole(16, 4096), default=512, help="pixels of a picture's side (%(default)s)")
     parser.add_argument("--json", action="store_true", help="a JSON object a line")
-    options = parser.parse_args(arguments)
-    try:
-        if options.samples < 40 or options.side < 16:
-            raise UserError("--samples must be at least 40, --side at least 16")
-        emit(measure(options.samples, options.side), options.json)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return parser
+
+
+def _command(options: argparse.Namespace) -> None:
+    emit(measure(options.samples, options.side), options.json)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    return run_command(lambda: _command(_parser().parse_args(argv)))
 
 
 if __name__ == "__main__":

@@ -4,8 +4,8 @@ The pages open from the disk, ask the network for nothing, and without
 JavaScript lack only sorting and filtering.
 """
 
-import argparse
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,8 @@ from reports.results import results_page
 from reports.runs import write_index
 from reports.several import LABELS, MEANINGS
 from reports.words import file_name, title_of
-from umm_bench.errors import UserError
+from umm_bench.cli.arguments import Parser
+from umm_bench.cli.commands import run_command
 
 COMPARED = ("compare.html", "Against another run")
 
@@ -150,9 +151,8 @@ def rare_page(report: Report, rare: Rare) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, 2 after one line on an error of the user's, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m reports.render", description="Render one run as HTML.")
+def _parser() -> Parser:
+    parser = Parser(prog="python -m reports.render", description="Render one run as HTML.")
     parser.add_argument("--store", type=Path, default=Path("reports/umm_bench.duckdb"), help="(%(default)s)")
     parser.add_argument("--run", default="latest", help='run id, as umm_bench.run prints it, or "%(default)s"')
     parser.add_argument(
@@ -164,30 +164,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--single-file", action="store_true", help="also <run>.html, all pages and pictures in one file"
     )
-    options = parser.parse_args(arguments)
-    try:
-        run_id = latest_run(options.store) if options.run == "latest" else options.run
-        output = options.output or options.store.parent
-        index = render_run(
-            options.store,
-            run_id,
-            output,
-            against=options.compare,
-            as_zip=options.zip,
-            as_single_file=options.single_file,
-        )
-        print(index)
-        for asked, ending in ((options.zip, "zip"), (options.single_file, "html")):
-            if asked:
-                print(output / f"{index.parent.name}.{ending}")
-        if options.grid:
-            write_grid(read_report(options.store, run_id), options.grid)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return parser
+
+
+def _command(options: Namespace) -> None:
+    run_id = latest_run(options.store) if options.run == "latest" else options.run
+    output = options.output or options.store.parent
+    extras = {"against": options.compare, "as_zip": options.zip, "as_single_file": options.single_file}
+    index = render_run(options.store, run_id, output, **extras)
+    print(index)
+    for asked, ending in ((options.zip, "zip"), (options.single_file, "html")):
+        if asked:
+            print(output / f"{index.parent.name}.{ending}")
+    if options.grid:
+        write_grid(read_report(options.store, run_id), options.grid)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0, 2 after one line on an error of the user's, 130 after Ctrl-C."""
+    return run_command(lambda: _command(_parser().parse_args(arguments)))
 
 
 if __name__ == "__main__":
