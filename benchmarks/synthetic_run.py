@@ -67,7 +67,8 @@ def make_run(folder: Path, samples: int = 10_000, side: int = 512) -> str:
 
 def _rows(samples: int, side: int, random: np.random.Generator) -> dict[str, list[dict[str, Any]]]:
     each = max(1, samples // len(METHODS))  # rows of the gallery
-    subjects = [f"{CLASSES[n % len(CLASSES)]}-{n}" for n in range(max(4, min(50, each // 8)))]
+    long = {3: "-of-a-length-that-people-give-to-names-when-they-number-their-folders"}
+    subjects = [f"{CLASSES[n % len(CLASSES)]}-{n}{long.get(n, '')}" for n in range(max(4, min(50, each // 8)))]
     tables: dict[str, list[dict[str, Any]]] = {
         name: [] for name in ("samples", "sample_subjects", "scores", "run_samples", "rarity", "setups", "undrawn")
     }

@@ -106,7 +106,8 @@ const gallery = (() => {
   const dot = (cell) => el("span", { className: `c${cell.method % 8}` }, el("span", { className: "dot" }), head.methods[cell.method]);
   const image = (src, pixelated, alt) => el("img", { src: pictures[src] ?? src, alt, loading: "lazy", className: pixelated ? "pixelated" : "" });
   function label(text) {
-    return text ? el("span", { className: `label l-${/^\w+$/.test(text) ? text : "missing"}` }, text) : null;
+    const known = text.match(/right|drift|blending|dominance|swap|missing/); // "identity drift" has the colour of drift
+    return text ? el("span", { className: known ? `label l-${known[0]}` : "label" }, text) : null;
   }
   function shot(cell) {
     const alt = `${head.methods[cell.method]}: ${cell.row.prompt}`;

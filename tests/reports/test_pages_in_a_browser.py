@@ -6,6 +6,8 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from benchmarks.synthetic_run import make_run
+from reports.render import render_run
 from tests.reports.browsing import DESK, PHONE, tab
 
 LINKS = """[...document.querySelectorAll("[href], [src]")].map((each) =>
@@ -46,6 +48,15 @@ def test_pages_are_silent_fit_and_are_for_everyone(browser, pages, viewport, sch
                     where = [str(node["target"]) for node in fault["nodes"][:3]]
                     faults.append(f"{path.name}: {fault['id']}: {fault['help']}: {where}")
     assert [*faults, *seen.complaints] == []
+
+
+def test_a_small_run_with_long_names_fits_a_phone(browser, tmp_path: Path) -> None:
+    index = render_run(tmp_path / "umm_bench.duckdb", make_run(tmp_path, samples=40, side=64), tmp_path)
+    with tab(browser, PHONE) as seen:
+        for path in sorted(index.parent.glob("*.html")):
+            assert seen.open(path).evaluate(OVER) == 0, path.name
+        assert seen.open(index).locator("form.filters").count() == 1
+        assert seen.complaints == []
 
 
 def test_links_of_all_pages_resolve(browser, pages) -> None:
