@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = parse_arguments(argv)
         plan = make_plan(config)
-        if config.publish:
+        if config.publish is not None:
             check(config.publish)
         if config.source == "laion" and config.input is None:
             console.print(HOW_TO_NAME_LAION, style="dim", highlight=False)
