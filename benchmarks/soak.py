@@ -1,0 +1,282 @@
+"""A long build on rows that are made as they are read: memory, rate, kills, and the same bytes after all.
+
+    python -m benchmarks.soak [--rows 1000000] [--executor local ray] [--workers 2] [--kills 10] [--json]
+
+Each executor mines the same rows: once undisturbed, while its memory and rate are taken down, and once while processes
+of it are killed at moments drawn beforehand, the same command going on each time. Everything runs but a detector, which
+is a rule, and downloads. Rates and memory are compared between the second and the last quarter of the rows, as the
+first one warms up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import psutil
+from PIL import Image
+
+from benchmarks.curation import HalfGrounder
+from curation.config import BuildConfig
+from curation.records import Sample
+from curation.runner import Plan, run
+from figures import Figure, emit
+
+ROWS_PER_SHARD = 10_000
+SECONDS_BETWEEN_SAMPLES = 1.0
+COLOURS = tuple("red blue green white black yellow orange brown pink gray purple silver".split())  # noqa: SIM905
+THINGS = tuple(
+    "fox car chair rabbit bottle bird house dog cat horse table lamp tree boat bicycle train guitar camera clock cup "
+    "flower shoe hat ball umbrella bridge cow sheep duck bus truck plate book kite banana pizza piano vase bench bear".split()  # noqa: SIM905
+)
+RELATIONS = ("next to", "behind", "in front of", "under", "near", "above", "beside", "with")
+
+
+@dataclass(frozen=True)
+class MadeShard:
+    """Rows drawn by their number: a picture that no other repeats, a caption of a million and more that there are."""
+
+    index: int
+    rows: int
+
+    @property
+    def name(self) -> str:
+        return f"made-{self.index:05d}"
+
+    @property
+    def size(self) -> int:
+        return self.rows
+
+    def read(self) -> Iterator[Sample]:
+        for number in range(self.rows):
+            rng = np.random.default_rng([self.index, number])
+            coarse = rng.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+            buffer = io.BytesIO()
+            Image.fromarray(coarse).resize((64, 64), Image.Resampling.NEAREST).save(buffer, "JPEG")
+            first, second = rng.choice(len(THINGS), 2, replace=False)
+            one, other = rng.choice(COLOURS, 2)
+            caption = f"a {one} {THINGS[first]} {rng.choice(RELATIONS)} a {other} {THINGS[second]}"
+            yield Sample(f"{self.index:05d}{number:05d}", caption, buffer.getvalue())
+
+    def count(self, at_most: int) -> int:
+        return min(at_most, self.rows)
+
+
+def make_plan(rows: int, rows_per_shard: int, executor: str, workers: int, output: Path) -> Plan:
+    from curation.grounding import with_threshold
+    from curation.output.writer import Layout
+
+    config = with_threshold(BuildConfig(executor=executor, workers=workers, output=str(output)), None)
+    sizes = [min(rows_per_shard, rows - start) for start in range(0, rows, rows_per_shard)]
+    shards = tuple((MadeShard(index, size), None) for index, size in enumerate(sizes))
+    head = {
+        "fingerprint": f"soak of {rows} rows, {rows_per_shard} a shard",
+        "config": config.to_json(),
+        "detector": "none",
+        "shards": [shard.name for shard, _ in shards],
+    }
+    return Plan(config, Layout(output, len(shards)), shards, "none", head, complete=False)
+
+
+def mine(plan: Plan) -> None:
+    """The build, in a process that may be killed; prints the rows as they are mined, and when only the end is left."""
+    left = len(plan.tasks())
+    for step in run(plan, HalfGrounder()):
+        left -= step.done
+        print(json.dumps({"rows": step.rows, "mined": left == 0}), flush=True)
+        if left == 0:
+            left = -1  # said once
+
+
+@dataclass
+class Watch:
+    """One run of the command: (seconds, rows) and (rows, MiB of its greatest process) as it went on."""
+
+    code: int = 0
+    rows: list[tuple[float, int]] = field(default_factory=list)
+    memory: list[tuple[int, float]] = field(default_factory=list)
+    finish_seconds: float = 0.0
+    finish_memory: float = 0.0
+    killed: bool = False
+
+
+def watch(command: Sequence[str], kill_after: float | None, rng: random.Random) -> Watch:
+    """Runs the command; ``kill_after`` so many seconds one of its processes is killed, drawn by ``rng``."""
+    seen = Watch()
+    environment = os.environ | {"PYTHONPATH": os.getcwd(), "RAY_DEDUP_LOGS": "0"}
+    began = time.monotonic()
+    with (
+        tempfile.TemporaryFile() as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment) as process,
+    ):
+        assert process.stdout is not None  # a pipe
+        os.set_blocking(process.stdout.fileno(), False)
+        told, mined_at, rest = 0, None, b""
+        while True:
+            ended = process.poll() is not None
+            rest += process.stdout.read() or b""
+            *lines, rest = rest.split(b"\n")
+            for line in lines:
+                step = json.loads(line)
+                told += step["rows"]
+                seen.rows.append((time.monotonic() - began, told))
+                if step["mined"]:
+                    mined_at = time.monotonic()
+            greatest = greatest_process(process.pid)
+            if mined_at is None:
+                seen.memory.append((told, greatest))
+            else:
+                seen.finish_memory = max(seen.finish_memory, greatest)
+            if ended:
+                break
+            if kill_after is not None and not seen.killed and time.monotonic() - began >= kill_after:
+                seen.killed = kill_one(process.pid, rng)
+            time.sleep(SECONDS_BETWEEN_SAMPLES if process.poll() is None else 0)
+        seen.finish_seconds = 0.0 if mined_at is None else time.monotonic() - mined_at
+        seen.code = process.returncode
+        if seen.code and not seen.killed:
+            log.seek(0)
+            raise RuntimeError(f"the build ended with {seen.code}: {log.read()[-2000:].decode(errors='replace')}")
+    return seen
+
+
+def family(pid: int) -> list[psutil.Process]:
+    try:
+        parent = psutil.Process(pid)
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def greatest_process(pid: int) -> float:
+    """MiB of the one that holds most; of memory that processes share, each its part of it is not told apart."""
+    sizes = [0.0]
+    for process in family(pid):
+        try:
+            sizes.append(process.memory_info().rss / 2**20)
+        except psutil.NoSuchProcess:
+            continue
+    return max(sizes)
+
+
+def kill_one(pid: int, rng: random.Random) -> bool:
+    """The command itself or one of its workers. False where none is there yet."""
+    own = [process for process in family(pid) if is_worker(process) or process.pid == pid]
+    if len(own) < 2:
+        return False
+    victim = rng.choice(sorted(own, key=lambda process: process.pid))
+    victim.send_signal(signal.SIGKILL)
+    return True
+
+
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        line = " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+    return "spawn_main" in line or "ray::" in line
+
+
+def quarter(values: Sequence[tuple[float, float]], number: int, whole: float) -> list[tuple[float, float]]:
+    low, high = whole * (number - 1) / 4, whole * number / 4
+    return [value for value in values if low <= value[0] <= high]
+
+
+def rate(seen: Watch, number: int, rows: int) -> float:
+    """Rows a second in a quarter of the rows."""
+    part = quarter([(float(told), at) for at, told in seen.rows], number, rows)
+    if len(part) < 2 or part[-1][1] <= part[0][1]:
+        return float("nan")
+    return (part[-1][0] - part[0][0]) / (part[-1][1] - part[0][1])
+
+
+def memory(seen: Watch, number: int, rows: int) -> float:
+    part = quarter([(float(told), size) for told, size in seen.memory], number, rows)
+    return statistics.median(size for _, size in part) if part else float("nan")
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Of every file that a build leaves."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != ".lock"
+    }
+
+
+def soak(executor: str, arguments: argparse.Namespace, folder: Path) -> Iterator[Figure]:
+    rows, name = arguments.rows, f"soak.{executor}"
+    command = [sys.executable, "-m", "benchmarks.soak", "--child", "--executor", executor]
+    command += ["--rows", str(rows), "--rows-per-shard", str(arguments.rows_per_shard)]
+    command += ["--workers", str(arguments.workers), "--output"]
+    calm, shaken = folder / f"{executor}-calm", folder / f"{executor}-shaken"
+    seen = watch([*command, str(calm)], None, random.Random(0))
+    seconds = seen.rows[-1][0]
+    note = f"{rows} rows, {arguments.workers} workers"
+    yield Figure(f"{name}.rate", rows / seconds, "rows/s", True, None, f"{note}, from the command's start")
+    flat = rate(seen, 4, rows) / rate(seen, 2, rows)
+    yield Figure(f"{name}.rate_last_to_second_quarter", flat, "ratio", True, 0.8, note)
+    sizes = memory(seen, 2, rows), memory(seen, 4, rows)
+    yield Figure(f"{name}.memory", sizes[1], "MiB", False, None, "of the greatest process, in the last quarter")
+    yield Figure(f"{name}.memory_last_to_second_quarter", sizes[1] / sizes[0], "ratio", False, 1.25, note)
+    yield Figure(f"{name}.finish", seen.finish_seconds, "s", False, None, "duplicates across shards, counts, report")
+    yield Figure(f"{name}.finish_memory", seen.finish_memory, "MiB", False, None, "greatest process of the end")
+
+    rng = random.Random(f"{executor} {rows}")
+    kills, runs = 0, 0
+    while True:
+        wanted = kills < arguments.kills
+        after = rng.uniform(0.02, 0.9) * seconds / max(1, arguments.kills // 2) if wanted else None
+        again = watch([*command, str(shaken)], after, rng)
+        kills, runs = kills + again.killed, runs + 1
+        if again.code == 0 or runs > 10 * (arguments.kills + 1):
+            break
+    same = digests(calm) == digests(shaken)
+    yield Figure(f"{name}.kills", kills, "processes", True, None, f"{runs} starts of the same command")
+    yield Figure(f"{name}.same_bytes", float(same), "share", True, 1.0, f"{len(digests(calm))} files")
+    for used in (calm, shaken):
+        shutil.rmtree(used)
+
+
+def compare_executors(arguments: argparse.Namespace) -> Iterator[Figure]:
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
+        for executor in arguments.executor:
+            yield from soak(executor, arguments, Path(folder))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
+    parser.add_argument("--rows", type=int, default=1_000_000)
+    parser.add_argument("--rows-per-shard", type=int, default=ROWS_PER_SHARD)
+    parser.add_argument("--executor", choices=("local", "ray"), nargs="+", default=["local", "ray"])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--folder", help="where the builds are for a while; left out, the system's")
+    parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--json", action="store_true", help="one figure a line")
+    arguments = parser.parse_args()
+    if arguments.child:
+        (executor,) = arguments.executor
+        mine(make_plan(arguments.rows, arguments.rows_per_shard, executor, arguments.workers, arguments.output))
+    else:
+        emit(compare_executors(arguments), arguments.json)
+
+
+if __name__ == "__main__":
+    main()
