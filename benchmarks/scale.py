@@ -70,14 +70,14 @@ class Estimate:
         return "the workers" if self.mining > self.end else "the end, in one process"
 
 
-def measure(seconds_a_row_detecting: float | None, device: str) -> Costs:
+def measure(seconds_a_row_detecting: float | None, device: str, bits: int) -> Costs:
     config = BuildConfig(device=device)
     samples = [sample for sample in MadeShard(0, SAMPLE_ROWS).read() if sample.image is not None]
     caption = captions_cost([sample.caption for sample in samples], config)
     picture = pictures_cost([sample.image for sample in samples if sample.image is not None], config)
     detector = detector_cost(config) if seconds_a_row_detecting is None else seconds_a_row_detecting
     whole, end = build_cost()
-    quadratic = lookup_cost(4 * LOOKUPS, 40 * LOOKUPS)
+    quadratic = lookup_cost(4 * LOOKUPS, 40 * LOOKUPS, bits)
     linear = max(0.0, end / SAMPLE_ROWS - quadratic * SAMPLE_ROWS)
     return Costs(caption, picture, detector, max(0.0, whole / SAMPLE_ROWS - caption - picture), linear, quadratic)
 
@@ -132,12 +132,12 @@ def build_cost() -> tuple[float, float]:
         return marks[1] - marks[0], (time.process_time() - marks[1]) / 2
 
 
-def lookup_cost(few: int, many: int) -> float:
+def lookup_cost(few: int, many: int, bits: int) -> float:
     """How much dearer a near-duplicate look-up and entry becomes with each picture that is known."""
     from curation.vision.dedup import DuplicateIndex
 
     rng = random.Random(0)
-    index, seconds = DuplicateIndex(BuildConfig().near_duplicate_bits), []
+    index, seconds = DuplicateIndex(bits), []
     known = 0
     for size in (few, many):
         while known < size:
@@ -152,7 +152,7 @@ def lookup_cost(few: int, many: int) -> float:
     return max(0.0, (seconds[1] - seconds[0]) / (many - few)) / 2
 
 
-def index_bytes(entries: int = 100_000) -> float:
+def index_bytes(bits: int, entries: int = 100_000) -> float:
     """Memory of an image in the index, by what Python says it has taken."""
     import tracemalloc
 
@@ -160,7 +160,7 @@ def index_bytes(entries: int = 100_000) -> float:
 
     rng = random.Random(1)
     tracemalloc.start()
-    index = DuplicateIndex(BuildConfig().near_duplicate_bits)
+    index = DuplicateIndex(bits)
     for number in range(entries):
         index.add_bytes(content_hash(str(number).encode()))
         index.add_near(f"{rng.getrandbits(64):016x}")
@@ -209,11 +209,18 @@ def main() -> None:
     parser.add_argument("--cores", type=int, default=16, help="workers a machine")
     parser.add_argument("--rows-per-shard", type=int, default=BuildConfig.rows_per_shard)
     parser.add_argument("--detector-rate", type=float, help="rows a second of a worker's GPU; left out, measured here")
+    parser.add_argument(
+        "--near-duplicate-bits", type=int, default=BuildConfig.near_duplicate_bits, help="as in curation.build"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true", help="one figure a line")
     arguments = parser.parse_args()
-    costs = measure(1 / arguments.detector_rate if arguments.detector_rate else None, arguments.device)
-    size = index_bytes()
+    costs = measure(
+        1 / arguments.detector_rate if arguments.detector_rate else None,
+        arguments.device,
+        arguments.near_duplicate_bits,
+    )
+    size = index_bytes(arguments.near_duplicate_bits)
     estimates = [
         estimate(costs, arguments.rows, machines, arguments.cores, arguments.rows_per_shard, size)
         for machines in arguments.machines

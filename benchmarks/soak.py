@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -33,16 +34,20 @@ from PIL import Image
 
 from benchmarks.curation import HalfGrounder
 from curation.config import BuildConfig
+from curation.language.vocabulary import words
 from curation.records import Sample
 from curation.runner import Plan, run
 from figures import Figure, emit
 
 ROWS_PER_SHARD = 10_000
 SECONDS_BETWEEN_SAMPLES = 1.0
-COLOURS = tuple("red blue green white black yellow orange brown pink gray purple silver".split())  # noqa: SIM905
-THINGS = tuple(
-    "fox car chair rabbit bottle bird house dog cat horse table lamp tree boat bicycle train guitar camera clock cup "
-    "flower shoe hat ball umbrella bridge cow sheep duck bus truck plate book kite banana pizza piano vase bench bear".split()  # noqa: SIM905
+COLOURS = sorted(words("red blue green white black yellow orange brown pink gray purple silver"))
+THINGS = sorted(
+    words(
+        "fox car chair rabbit bottle bird house dog cat horse table lamp tree boat bicycle train guitar camera clock "
+        "cup flower shoe hat ball umbrella bridge cow sheep duck bus truck plate book kite banana pizza piano vase "
+        "bench bear"
+    )
 )
 RELATIONS = ("next to", "behind", "in front of", "under", "near", "above", "beside", "with")
 
@@ -274,6 +279,8 @@ def main() -> None:
     if arguments.child:
         (executor,) = arguments.executor
         mine(make_plan(arguments.rows, arguments.rows_per_shard, executor, arguments.workers, arguments.output))
+    elif "ray" in arguments.executor and find_spec("ray") is None:
+        parser.error("--executor ray needs Ray: pip install 'umm-bench[ray]'")
     else:
         emit(compare_executors(arguments), arguments.json)
 

@@ -72,7 +72,7 @@ def test_more_machines_help_until_shards_or_the_end_are_what_is_left():
 
 
 def test_a_look_up_grows_with_what_is_known():
-    assert lookup_cost(2_000, 60_000) > 0
+    assert lookup_cost(2_000, 60_000, bits=4) > 0
 
 
 @pytest.mark.slow
