@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import json
 import os
 import random
 import shutil
@@ -41,6 +40,7 @@ from figures import Figure, emit
 
 ROWS_PER_SHARD = 10_000
 SECONDS_BETWEEN_SAMPLES = 1.0
+SECONDS_BETWEEN_STARTS = 5.0
 COLOURS = sorted(words("red blue green white black yellow orange brown pink gray purple silver"))
 THINGS = sorted(
     words(
@@ -87,7 +87,7 @@ def make_plan(rows: int, rows_per_shard: int, executor: str, workers: int, outpu
     from curation.output.writer import Layout
 
     config = with_threshold(BuildConfig(executor=executor, workers=workers, output=str(output)), None)
-    sizes = [min(rows_per_shard, rows - start) for start in range(0, rows, rows_per_shard)]
+    sizes = shard_sizes(rows, rows_per_shard)
     shards = tuple((MadeShard(index, size), None) for index, size in enumerate(sizes))
     head = {
         "fingerprint": f"soak of {rows} rows, {rows_per_shard} a shard",
@@ -99,64 +99,52 @@ def make_plan(rows: int, rows_per_shard: int, executor: str, workers: int, outpu
 
 
 def mine(plan: Plan) -> None:
-    """The build, in a process that may be killed; prints the rows as they are mined, and when only the end is left."""
-    left = len(plan.tasks())
-    for step in run(plan, HalfGrounder()):
-        left -= step.done
-        print(json.dumps({"rows": step.rows, "mined": left == 0}), flush=True)
-        if left == 0:
-            left = -1  # said once
+    """The build, in a process that may be killed."""
+    for _ in run(plan, HalfGrounder()):
+        pass
 
 
 @dataclass
 class Watch:
-    """One run of the command: (seconds, rows) and (rows, MiB of its greatest process) as it went on."""
+    """One run of the command, by what it leaves on disk: (seconds, rows of finished shards), and at these rows the MiB
+    of its greatest process."""
 
     code: int = 0
+    kills: int = 0
+    said: str = ""
     rows: list[tuple[float, int]] = field(default_factory=list)
     memory: list[tuple[int, float]] = field(default_factory=list)
     finish_seconds: float = 0.0
     finish_memory: float = 0.0
-    killed: bool = False
 
 
-def watch(command: Sequence[str], kill_after: float | None, rng: random.Random) -> Watch:
-    """Runs the command; ``kill_after`` so many seconds one of its processes is killed, drawn by ``rng``."""
+def watch(command: Sequence[str], folder: Path, sizes: Sequence[int], kills: list[int], rng: random.Random) -> Watch:
+    """Runs the command. At each number of finished shards in ``kills``, which it takes off, one process is killed."""
     seen = Watch()
     environment = os.environ | {"PYTHONPATH": os.getcwd(), "RAY_DEDUP_LOGS": "0"}
     began = time.monotonic()
+    mined_at = None
     with (
         tempfile.TemporaryFile() as log,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment) as process,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, env=environment) as process,
     ):
-        assert process.stdout is not None  # a pipe
-        os.set_blocking(process.stdout.fileno(), False)
-        told, mined_at, rest = 0, None, b""
-        while True:
-            ended = process.poll() is not None
-            rest += process.stdout.read() or b""
-            *lines, rest = rest.split(b"\n")
-            for line in lines:
-                step = json.loads(line)
-                told += step["rows"]
-                seen.rows.append((time.monotonic() - began, told))
-                if step["mined"]:
-                    mined_at = time.monotonic()
-            greatest = greatest_process(process.pid)
+        while process.poll() is None:
+            finished = [int(path.stem) for path in (folder / "shards").glob("?????.json")]
+            rows, greatest = sum(sizes[index] for index in finished), greatest_process(process.pid)
             if mined_at is None:
-                seen.memory.append((told, greatest))
+                seen.rows.append((time.monotonic() - began, rows))
+                seen.memory.append((rows, greatest))
+                mined_at = time.monotonic() if len(finished) == len(sizes) else None
             else:
                 seen.finish_memory = max(seen.finish_memory, greatest)
-            if ended:
-                break
-            if kill_after is not None and not seen.killed and time.monotonic() - began >= kill_after:
-                seen.killed = kill_one(process.pid, rng)
-            time.sleep(SECONDS_BETWEEN_SAMPLES if process.poll() is None else 0)
+            if kills and len(finished) >= kills[0] and kill_one(process.pid, rng):
+                kills.pop(0)
+                seen.kills += 1
+            time.sleep(SECONDS_BETWEEN_SAMPLES * rng.uniform(0.5, 1.5))
         seen.finish_seconds = 0.0 if mined_at is None else time.monotonic() - mined_at
         seen.code = process.returncode
-        if seen.code and not seen.killed:
-            log.seek(0)
-            raise RuntimeError(f"the build ended with {seen.code}: {log.read()[-2000:].decode(errors='replace')}")
+        log.seek(0)
+        seen.said = log.read()[-2000:].decode(errors="replace")
     return seen
 
 
@@ -180,12 +168,15 @@ def greatest_process(pid: int) -> float:
 
 
 def kill_one(pid: int, rng: random.Random) -> bool:
-    """The command itself or one of its workers. False where none is there yet."""
+    """The command itself or one of its workers. False where none is there, or the one drawn is gone."""
     own = [process for process in family(pid) if is_worker(process) or process.pid == pid]
     if len(own) < 2:
         return False
     victim = rng.choice(sorted(own, key=lambda process: process.pid))
-    victim.send_signal(signal.SIGKILL)
+    try:
+        victim.send_signal(signal.SIGKILL)
+    except psutil.NoSuchProcess:
+        return False
     return True
 
 
@@ -229,33 +220,42 @@ def soak(executor: str, arguments: argparse.Namespace, folder: Path) -> Iterator
     command = [sys.executable, "-m", "benchmarks.soak", "--child", "--executor", executor]
     command += ["--rows", str(rows), "--rows-per-shard", str(arguments.rows_per_shard)]
     command += ["--workers", str(arguments.workers), "--output"]
+    sizes = shard_sizes(rows, arguments.rows_per_shard)
+    rng = random.Random(f"{executor} {rows}")
     calm, shaken = folder / f"{executor}-calm", folder / f"{executor}-shaken"
-    seen = watch([*command, str(calm)], None, random.Random(0))
+    seen = watch([*command, str(calm)], calm, sizes, [], rng)
+    if seen.code:
+        raise RuntimeError(f"the build ended with {seen.code}: {seen.said}")
     seconds = seen.rows[-1][0]
     note = f"{rows} rows, {arguments.workers} workers"
     yield Figure(f"{name}.rate", rows / seconds, "rows/s", True, None, f"{note}, from the command's start")
     flat = rate(seen, 4, rows) / rate(seen, 2, rows)
     yield Figure(f"{name}.rate_last_to_second_quarter", flat, "ratio", True, 0.8, note)
-    sizes = memory(seen, 2, rows), memory(seen, 4, rows)
-    yield Figure(f"{name}.memory", sizes[1], "MiB", False, None, "of the greatest process, in the last quarter")
-    yield Figure(f"{name}.memory_last_to_second_quarter", sizes[1] / sizes[0], "ratio", False, 1.25, note)
+    between = memory(seen, 2, rows), memory(seen, 4, rows)
+    yield Figure(f"{name}.memory", between[1], "MiB", False, None, "of the greatest process, in the last quarter")
+    yield Figure(f"{name}.memory_last_to_second_quarter", between[1] / between[0], "ratio", False, 1.25, note)
     yield Figure(f"{name}.finish", seen.finish_seconds, "s", False, None, "duplicates across shards, counts, report")
     yield Figure(f"{name}.finish_memory", seen.finish_memory, "MiB", False, None, "greatest process of the end")
 
-    rng = random.Random(f"{executor} {rows}")
-    kills, runs = 0, 0
-    while True:
-        wanted = kills < arguments.kills
-        after = rng.uniform(0.02, 0.9) * seconds / max(1, arguments.kills // 2) if wanted else None
-        again = watch([*command, str(shaken)], after, rng)
-        kills, runs = kills + again.killed, runs + 1
-        if again.code == 0 or runs > 10 * (arguments.kills + 1):
+    kills = sorted(rng.randrange(len(sizes)) for _ in range(arguments.kills))
+    done, starts = 0, 0
+    while starts <= 2 * arguments.kills + 1:
+        again = watch([*command, str(shaken)], shaken, sizes, kills, rng)
+        done, starts = done + again.kills, starts + 1
+        if again.code == 0:
             break
+        time.sleep(SECONDS_BETWEEN_STARTS)  # what a killed command leaves behind ends by itself
+    else:
+        raise RuntimeError(f"the build ended with {again.code} after {starts} starts: {again.said}")
     same = digests(calm) == digests(shaken)
-    yield Figure(f"{name}.kills", kills, "processes", True, None, f"{runs} starts of the same command")
+    yield Figure(f"{name}.kills", done, "processes", True, arguments.kills, f"{starts} starts of the same command")
     yield Figure(f"{name}.same_bytes", float(same), "share", True, 1.0, f"{len(digests(calm))} files")
     for used in (calm, shaken):
         shutil.rmtree(used)
+
+
+def shard_sizes(rows: int, rows_per_shard: int) -> list[int]:
+    return [min(rows_per_shard, rows - start) for start in range(0, rows, rows_per_shard)]
 
 
 def compare_executors(arguments: argparse.Namespace) -> Iterator[Figure]:
@@ -277,8 +277,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one figure a line")
     arguments = parser.parse_args()
     if arguments.child:
+        from benchmarks import soak as this  # not as __main__, which a worker of Ray's cannot import
+
         (executor,) = arguments.executor
-        mine(make_plan(arguments.rows, arguments.rows_per_shard, executor, arguments.workers, arguments.output))
+        this.mine(
+            this.make_plan(arguments.rows, arguments.rows_per_shard, executor, arguments.workers, arguments.output)
+        )
     elif "ray" in arguments.executor and find_spec("ray") is None:
         parser.error("--executor ray needs Ray: pip install 'umm-bench[ray]'")
     else:
