@@ -25,6 +25,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ from curation.runner import Plan, run
 from figures import Figure, emit
 
 ROWS_PER_SHARD = 10_000
+LEAST_SHARDS = 8
 SECONDS_BETWEEN_SAMPLES = 1.0
 SECONDS_BETWEEN_STARTS = 5.0
 COLOURS = sorted(words("red blue green white black yellow orange brown pink gray purple silver"))
@@ -122,8 +124,7 @@ def watch(command: Sequence[str], folder: Path, sizes: Sequence[int], kills: lis
     """Runs the command. At each number of finished shards in ``kills``, which it takes off, one process is killed."""
     seen = Watch()
     environment = os.environ | {"PYTHONPATH": os.getcwd(), "RAY_DEDUP_LOGS": "0"}
-    began = time.monotonic()
-    mined_at = None
+    begun, mined_at = time.time(), None
     with (
         tempfile.TemporaryFile() as log,
         subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, env=environment) as process,
@@ -132,7 +133,6 @@ def watch(command: Sequence[str], folder: Path, sizes: Sequence[int], kills: lis
             finished = [int(path.stem) for path in (folder / "shards").glob("?????.json")]
             rows, greatest = sum(sizes[index] for index in finished), greatest_process(process.pid)
             if mined_at is None:
-                seen.rows.append((time.monotonic() - began, rows))
                 seen.memory.append((rows, greatest))
                 mined_at = time.monotonic() if len(finished) == len(sizes) else None
             else:
@@ -143,9 +143,17 @@ def watch(command: Sequence[str], folder: Path, sizes: Sequence[int], kills: lis
             time.sleep(SECONDS_BETWEEN_SAMPLES * rng.uniform(0.5, 1.5))
         seen.finish_seconds = 0.0 if mined_at is None else time.monotonic() - mined_at
         seen.code = process.returncode
+        seen.rows = progress(folder, sizes, begun)
         log.seek(0)
         seen.said = log.read()[-2000:].decode(errors="replace")
     return seen
+
+
+def progress(folder: Path, sizes: Sequence[int], begun: float) -> list[tuple[float, int]]:
+    """When each shard was done, in seconds, and how many rows were done by then."""
+    finished = sorted((path.stat().st_mtime - begun, int(path.stem)) for path in (folder / "shards").glob("?????.json"))
+    rows = accumulate((sizes[index] for _, index in finished), initial=0)
+    return list(zip([0.0, *(seconds for seconds, _ in finished)], rows, strict=True))
 
 
 def family(pid: int) -> list[psutil.Process]:
@@ -283,6 +291,8 @@ def main() -> None:
         this.mine(
             this.make_plan(arguments.rows, arguments.rows_per_shard, executor, arguments.workers, arguments.output)
         )
+    elif len(shard_sizes(arguments.rows, arguments.rows_per_shard)) < LEAST_SHARDS:
+        parser.error(f"--rows must fill {LEAST_SHARDS} shards of --rows-per-shard, two for each quarter")
     elif "ray" in arguments.executor and find_spec("ray") is None:
         parser.error("--executor ray needs Ray: pip install 'umm-bench[ray]'")
     else:

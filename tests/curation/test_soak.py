@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import random
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import psutil
 import pytest
 
 from benchmarks.scale import Costs, estimate, lookup_cost, spoken
-from benchmarks.soak import MadeShard, Watch, kill_one, memory, rate, soak
+from benchmarks.soak import MadeShard, Watch, kill_one, memory, progress, rate, soak
 from curation.config import BuildConfig
 from curation.vision.dedup import perceptual_hash
 from curation.vision.images import decode
@@ -39,6 +40,15 @@ def test_quarters_are_of_the_rows():
     assert rate(seen, 2, 800) == pytest.approx(100) and rate(seen, 4, 800) == pytest.approx(50)
     assert (memory(seen, 2, 800), memory(seen, 4, 800)) == (200, 300)
     assert math.isnan(rate(Watch(), 2, 800))
+
+
+def test_progress_is_by_when_shards_were_done(tmp_path: Path):
+    (tmp_path / "shards").mkdir()
+    for index, at in ((2, 1010.0), (0, 1030.0)):
+        path = tmp_path / "shards" / f"{index:05d}.json"
+        path.touch()
+        os.utime(path, (at, at))
+    assert progress(tmp_path, [10, 10, 7], begun=1000.0) == [(0.0, 0), (10.0, 7), (30.0, 17)]
 
 
 def test_only_the_command_and_its_workers_are_killed_and_none_before_there_are_workers():
