@@ -14,9 +14,9 @@ of the measured detector's. Downloads, the storage's bandwidth and failing machi
 
 from __future__ import annotations
 
-import argparse
 import math
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -32,6 +32,8 @@ from curation.config import BuildConfig
 from curation.defaults import default
 from curation.runner import run
 from figures import Figure, emit
+from umm_bench.cli.arguments import Parser, real, whole
+from umm_bench.cli.commands import run_command
 
 # Of what a made corpus gives: two pairs a row.
 SAMPLE_ROWS = 2_000
@@ -202,19 +204,25 @@ def figures(costs: Costs, estimates: Sequence[Estimate]) -> Iterator[Figure]:
         yield Figure(f"scale.end.{one.machines}", one.end, "s", False, None, f"{one.memory:.1f} GiB")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__.split("\n")[0])
-    parser.add_argument("--rows", type=int, default=100_000_000)
-    parser.add_argument("--machines", type=int, nargs="+", default=[1, 10, 100, 1000])
-    parser.add_argument("--cores", type=int, default=16, help="workers a machine")
-    parser.add_argument("--rows-per-shard", type=int, default=BuildConfig.rows_per_shard)
-    parser.add_argument("--detector-rate", type=float, help="rows a second of a worker's GPU; left out, measured here")
+def main(argv: list[str] | None = None) -> int:
+    return run_command(lambda: _command(argv))
+
+
+def _command(argv: list[str] | None) -> None:
+    parser = Parser(prog="python -m benchmarks.scale", description=__doc__.split("\n")[0])
+    parser.add_argument("--rows", type=whole(), default=100_000_000)
+    parser.add_argument("--machines", type=whole(), nargs="+", default=[1, 10, 100, 1000])
+    parser.add_argument("--cores", type=whole(), default=16, help="workers a machine")
+    parser.add_argument("--rows-per-shard", type=whole(), default=BuildConfig.rows_per_shard)
     parser.add_argument(
-        "--near-duplicate-bits", type=int, default=BuildConfig.near_duplicate_bits, help="as in curation.build"
+        "--detector-rate", type=real(0, above=True), help="rows a second of a worker's GPU; left out, measured here"
+    )
+    parser.add_argument(
+        "--near-duplicate-bits", type=whole(0), default=BuildConfig.near_duplicate_bits, help="as in curation.build"
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", action="store_true", help="one figure a line")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     costs = measure(
         1 / arguments.detector_rate if arguments.detector_rate else None,
         arguments.device,
@@ -232,4 +240,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

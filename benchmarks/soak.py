@@ -38,6 +38,8 @@ from curation.language.vocabulary import words
 from curation.records import Sample
 from curation.runner import Plan, run
 from figures import Figure, emit
+from umm_bench.cli.arguments import Parser, whole
+from umm_bench.cli.commands import run_command
 
 ROWS_PER_SHARD = 10_000
 LEAST_SHARDS = 8
@@ -272,18 +274,22 @@ def compare_executors(arguments: argparse.Namespace) -> Iterator[Figure]:
             yield from soak(executor, arguments, Path(folder))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.soak", description=__doc__)
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--rows-per-shard", type=int, default=ROWS_PER_SHARD)
+def main(argv: list[str] | None = None) -> int:
+    return run_command(lambda: _command(argv))
+
+
+def _command(argv: list[str] | None) -> None:
+    parser = Parser(prog="python -m benchmarks.soak", description=__doc__)
+    parser.add_argument("--rows", type=whole(), default=1_000_000)
+    parser.add_argument("--rows-per-shard", type=whole(), default=ROWS_PER_SHARD)
     parser.add_argument("--executor", choices=("local", "ray"), nargs="+", default=["local", "ray"])
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--workers", type=whole(), default=2)
+    parser.add_argument("--kills", type=whole(0), default=10)
     parser.add_argument("--folder", help="where the builds are for a while; left out, the system's")
     parser.add_argument("--output", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--json", action="store_true", help="one figure a line")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(argv)
     if arguments.child:
         from benchmarks import soak as this  # not as __main__, which a worker of Ray's cannot import
 
@@ -300,4 +306,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

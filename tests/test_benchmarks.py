@@ -16,6 +16,8 @@ NUMBERS = {
     "curation": ["--rows", "--workers", "--repeats", "--pairs"],
     "reports": ["--samples", "--side"],
     "sampling": ["--steps", "--batch", "--repeats", "--guidance-scale", "--alpha"],
+    "scale": ["--rows", "--machines", "--detector-rate"],
+    "soak": ["--rows", "--kills", "--workers"],
     "training": ["--batch-size", "--repeats"],
 }
 
