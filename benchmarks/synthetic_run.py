@@ -55,8 +55,8 @@ def make_run(folder: Path, samples: int = 10_000, side: int = 512) -> str:
         }
         store.upsert("runs", [run])
         for table, content in rows.items():
-            frame = pd.DataFrame(content)  # noqa: F841, the query reads it
-            store.connection.execute(f"insert into {table} by name select * from frame")
+            store.connection.register("made_up", pd.DataFrame(content))
+            store.connection.execute(f"insert into {table} by name select * from made_up")
         protocols = [{"metric": metric, "protocol": f"{metric}/1: made up"} for metric in METRICS]
         store.replace_of_run("run_protocols", RUN, protocols)
         results = store.rows("select * from run_results where run_id = ?", [RUN])
