@@ -62,4 +62,4 @@ mini: $(INSTALLED) ## the mini family from the sprites: hours on two cores; resu
 	$(PY) -m umm_bench.mini.cards
 
 clean: ## what commands have written here: data, runs, reports
-	rm -rf data runs reports/run-* reports/index.html reports/samples reports/setups reports/features reports/degraded reports/*.duckdb*
+	rm -rf data runs reports/run-* reports/index.html reports/published.html reports/samples reports/setups reports/features reports/degraded reports/*.duckdb*

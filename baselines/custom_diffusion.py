@@ -18,7 +18,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 from baselines.dreambooth import DreamBooth, DreamBoothConfig
 from baselines.finetuning import of_device, scale_of, with_components
 from baselines.latents import Augment
-from baselines.words import is_known, rare_tokens, refused_identifier, refused_pictures, refused_prompt
+from baselines.words import is_known, rare_tokens
 from umm_bench.base import Base
 from umm_bench.methods import Case, Prompt
 
@@ -92,17 +92,13 @@ class CustomDiffusion(DreamBooth):
 
     @classmethod
     def check(cls, config: DreamBoothConfig, base: Base, case: Case, prompt: Prompt) -> str | None:
-        if len(case.subjects) > len(config.identifiers):
-            owner = f"--set {cls.name}.identifiers"
-            return f"{len(case.subjects)} subjects but {len(config.identifiers)} identifiers; {owner}"
         if taken := next((word for word in new_words(case) if is_known(base.tokenizer, word)), None):
             return f"{taken!r} is already a word of the base, and Custom Diffusion would learn it anew"
-        stand_ins = [f"x {noun}" for noun in case.class_nouns]  # one token each, as the new words will be
-        return (
-            refused_identifier(base.tokenizer, cls.name, config.identifiers[: len(case.subjects)], prompt)
-            or refused_pictures(case)
-            or refused_prompt(base.tokenizer, prompt, stand_ins)
-        )
+        return super().check(config, base, case, prompt)
+
+    @classmethod
+    def read_as(cls, config: DreamBoothConfig, case: Case) -> list[str]:
+        return [f"x {noun}" for noun in case.class_nouns]  # one token each, as the new words will be
 
     @staticmethod
     def words(config: DreamBoothConfig, case: Case) -> tuple[str, ...]:

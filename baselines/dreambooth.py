@@ -129,8 +129,13 @@ class DreamBooth:
         return (
             refused_identifier(base.tokenizer, cls.name, config.identifiers[: len(case.subjects)], prompt)
             or refused_pictures(case)
-            or refused_prompt(base.tokenizer, prompt, cls.words(config, case))
+            or refused_prompt(base.tokenizer, prompt, cls.read_as(config, case))
         )
+
+    @classmethod
+    def read_as(cls, config: DreamBoothConfig, case: Case) -> Sequence[str]:
+        """Words of as many tokens as what names the subjects."""
+        return cls.words(config, case)
 
     @staticmethod
     def words(config: DreamBoothConfig, case: Case) -> tuple[str, ...]:

@@ -17,7 +17,8 @@ from rich.table import Table
 from curation.arguments import Parser, number, printable
 from curation.config import BuildConfig
 from curation.errors import UserError
-from curation.runner import BuildResult, Plan, export, make_plan, read_result, run
+from curation.output.publish import check
+from curation.runner import BuildResult, Plan, export, make_plan, publish, read_result, run, write_sets
 from curation.worker import Progress as ShardProgress
 
 LINE_SECONDS = 10.0
@@ -38,6 +39,10 @@ def parse_arguments(argv: Sequence[str] | None) -> BuildConfig:
         about = f.metadata
         if about["group"] not in groups:
             groups[about["group"]] = parser.add_argument_group(about["group"])
+        if about["kind"] is bool:
+            flag = f"--{f.name.replace('_', '-')}"
+            groups[about["group"]].add_argument(flag, action="store_true", help=about["help"].replace("%", "%%"))
+            continue
         groups[about["group"]].add_argument(
             f"--{f.name.replace('_', '-')}",
             type=printable if about["kind"] is str else number(about["kind"]),
@@ -57,6 +62,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = parse_arguments(argv)
         plan = make_plan(config)
+        if config.publish is not None:
+            check(config.publish)
         if config.source == "laion" and config.input is None:
             console.print(HOW_TO_NAME_LAION, style="dim", highlight=False)
         if not plan.complete:
@@ -68,6 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if config.export:
             tars = list(export(plan))
             console.print(f"{len(tars)} tars: {tars[0].parent}", highlight=False, soft_wrap=True)
+        if config.sets:
+            *sets, card = write_sets(plan)
+            console.print(f"{len(sets)} files of several subjects: {card.parent}", highlight=False, soft_wrap=True)
+        if config.publish:
+            console.print(f"published: {publish(plan)}", highlight=False, soft_wrap=True)
         summarise(console, read_result(plan))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -37,8 +37,9 @@ def option(
 # Arguments that name a folder or checkpoint; what is in it counts, not where it is.
 BY_CONTENT = frozenset({"input", "detector", "clip", "segmenter", "dedup_against"})
 
-# Younger than the format: a build without them is what it was before.
-WHERE_GIVEN = frozenset({"focus", "focus_quota"})
+# Younger than the format: a build without them is what it was before, and, but for the first two, so is its manifest.
+WHERE_GIVEN = frozenset({"focus", "focus_quota", "crowds", "alone", "max_foreign_share"})
+UNSAID = WHERE_GIVEN - {"focus", "focus_quota"}
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,16 @@ class BuildConfig:
     export: str | None = option(
         None, "source", "also write the pairs in this layout", choices=("webdataset",), in_fingerprint=False
     )
+    sets: bool = option(
+        False,
+        "source",
+        "also write rows of two to four subjects of one caption, with what it says between them",
+        kind=bool,
+        in_fingerprint=False,
+    )
+    publish: str | None = option(
+        None, "source", "push the finished build to the hub as this dataset, OWNER/NAME", in_fingerprint=False
+    )
     limit: int | None = option(None, "source", "read at most this many rows of the corpus", kind=int)
     rows_per_shard: int = option(10_000, "source", "rows of a URL list that make one shard", kind=int)
     seed: int = option(0, "source", "chooses the pairs shown in the report", kind=int, least=0, most=MANY)
@@ -82,7 +93,9 @@ class BuildConfig:
     )
 
     detector: str | None = option(
-        None, "grounding", "GroundingDINO checkpoint in the backend's format: a folder or a hub name"
+        None,
+        "grounding",
+        "zero-shot detector, a folder or a hub name: GroundingDINO, MM-GroundingDINO, LLMDet, OmDet-Turbo, OWL, SAM 3",
     )
     backend: str = option(
         "transformers", "grounding", "library that runs the detector", choices=("transformers", "groundingdino-py")
@@ -96,10 +109,13 @@ class BuildConfig:
     box_threshold: float | None = option(
         None,
         "grounding",
-        "least score of a box; left out, what the checkpoint's curation.json says, else 0.25",
+        "least score of a box; left out, that of --operating-point, the checkpoint's curation.json, or its family",
         kind=float,
         least=0,
         most=1,
+    )
+    operating_point: str | None = option(
+        None, "grounding", "file of a threshold that `curation.evaluate --tune --save` wrote", in_fingerprint=False
     )
     phrase_score: str = option(
         "max", "grounding", "a phrase's score over its tokens: max or mean", choices=("max", "mean")
@@ -165,6 +181,25 @@ class BuildConfig:
         None, "pairs", "SAM checkpoint that adds a mask to each crop: a folder or a hub name"
     )
 
+    crowds: bool = option(
+        False,
+        "pairs",
+        "also record how many others of its kind are in a pair's picture and crop, and what share of the crop other "
+        "things cover; asks the detector twice",
+        kind=bool,
+    )
+    alone: bool = option(
+        False, "pairs", "keep subjects that stand alone, with no other of their kind in the picture", kind=bool
+    )
+    max_foreign_share: float | None = option(
+        None,
+        "pairs",
+        "with --alone, drop crops of which other things cover a greater share; left out, 0.25",
+        kind=float,
+        least=0,
+        most=1,
+    )
+
     fetch_timeout: float = option(
         10.0, "fetch", "seconds for one download, redirects included", kind=float, least=0.001
     )
@@ -195,11 +230,18 @@ class BuildConfig:
     def __post_init__(self) -> None:
         for f in fields(self):
             value, (least, most) = getattr(self, f.name), f.metadata["range"]
-            if f.metadata["kind"] is str or value is None:
+            if f.metadata["kind"] in (str, bool) or value is None:
                 continue
             wanted = f"at least {least}" if value < least else f"at most {most}" if value > most else "a number"
             if not least <= value <= most or not math.isfinite(value):
                 raise UserError(f"--{f.name.replace('_', '-')} must be {wanted}, not {value}")
+        if self.max_foreign_share is not None and not self.alone:
+            raise UserError("--max-foreign-share says what --alone drops; give both")
+
+    @property
+    def counts_crowds(self) -> bool:
+        """Whether pairs have the columns of `curation.records.Crowd`."""
+        return self.crowds or self.alone
 
     def output_path(self) -> Path:
         return Path(self.output)
@@ -215,11 +257,15 @@ class BuildConfig:
             for f in fields(self)
             if f.metadata["in_fingerprint"]
             and f.name not in BY_CONTENT
-            and not (f.name in WHERE_GIVEN and getattr(self, f.name) is None)
+            and (f.name not in WHERE_GIVEN or getattr(self, f.name) not in (None, False))
         }
         whole = {"format": FORMAT_VERSION, "config": values, "shards": shards, "detector": detector_id}
         return hashlib.sha256(json.dumps(whole, sort_keys=True).encode()).hexdigest()[:16]
 
     def to_json(self) -> dict[str, Any]:
         """What a manifest keeps: all that decides the rows, and nothing of where and how they were made."""
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.metadata["in_fingerprint"]}
+        return {
+            f.name: getattr(self, f.name)
+            for f in fields(self)
+            if f.metadata["in_fingerprint"] and (f.name not in UNSAID or getattr(self, f.name) not in (None, False))
+        }

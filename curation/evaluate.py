@@ -32,6 +32,7 @@ from curation.defaults import default
 from curation.errors import UserError
 from curation.grounding import Grounder, load_grounder, with_threshold
 from curation.grounding.base import OPERATING_POINT
+from curation.output.writer import write_text
 from curation.quality.curve import write_curve
 from curation.quality.truth import Score, TrueRow, read_truth, score, score_by_dirt
 from curation.records import Box, Pair
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 EVALUATED_SEED, TUNING_SEED = 0, 1
 TUNING_SIZE = 1440
+RATE = 0.05
 PRECISION_BAR, RECALL_BAR = 0.90, 0.60
 # The detector runs at this threshold; everything stricter is applied to what it found.
 FLOOR = 0.05
@@ -171,7 +173,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = Parser(prog="python -m curation.evaluate", description=__doc__)
     parser.add_argument("--input", type=printable_path, help="corpus with a truth folder; left out, the default corpus")
     parser.add_argument("--size", type=number(int), help="rows of the default corpus")
-    parser.add_argument("--detector", type=printable, help="GroundingDINO checkpoint; left out, the default one")
+    parser.add_argument(
+        "--detector", type=printable, nargs="+", help="zero-shot detectors, of which only --tune takes several"
+    )
     parser.add_argument("--box-threshold", type=number(float), help="left out, the checkpoint's operating point")
     parser.add_argument(
         "--clip", type=printable, help="CLIP that scores crops, as in curation.build; left out, none does"
@@ -184,13 +188,60 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--tune",
         action="store_true",
-        help="find the threshold of the greatest F1 at precision 0.90, on a corpus that is not the evaluated one",
+        help="find a threshold on a corpus that is not the evaluated one: of the greatest F1 at precision 0.90, or, "
+        "with --false-accepts or --labels, at a rate of boxes for absent things",
     )
     parser.add_argument(
-        "--save", action="store_true", help=f"with --tune: keep it as the checkpoint's {OPERATING_POINT}"
+        "--false-accepts",
+        type=number(float),
+        nargs="+",
+        metavar="RATE",
+        help="with --tune: find the threshold at which so great a share of phrases for absent things gets a box",
+    )
+    parser.add_argument(
+        "--labels",
+        type=printable_path,
+        help=f"with --tune: your own pictures' labels, as COCO's or LVIS' json, at {RATE:g} without --false-accepts",
+    )
+    parser.add_argument(
+        "--images", type=printable_path, help="folder of the pictures of --labels; left out, where the labels are"
+    )
+    parser.add_argument(
+        "--save",
+        type=printable,
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help=f"with --tune: keep it as the checkpoint's {OPERATING_POINT}, or in a file for --operating-point",
     )
     parser.add_argument("--json", action="store_true", help="one figure a line")
     return parser.parse_args(argv)
+
+
+def tune_at_rates(arguments: argparse.Namespace, config: BuildConfig, detectors: Sequence[str]) -> None:
+    from curation.quality.labels import of_corpus, of_json
+    from curation.quality.tuning import figures, save, tune
+    from curation.quality.tuning import show as show_tuned
+
+    rates = arguments.false_accepts or [RATE]
+    if not all(0 < rate < 1 for rate in rates):
+        raise UserError(f"--false-accepts must be between 0 and 1, not {next(r for r in rates if not 0 < r < 1)}")
+    if arguments.labels:
+        labelled, missing = of_json(arguments.labels, arguments.images or arguments.labels.parent)
+        name = arguments.labels.name
+        if missing:
+            print(f"{missing} pictures of {name} are not there", file=sys.stderr)
+    else:
+        corpus = arguments.input or default_corpus(arguments.size or TUNING_SIZE, TUNING_SEED)
+        labelled, name = of_corpus(corpus, config), corpus.name
+    tuned = list(tune(labelled, detectors, rates, config))
+    path = None if arguments.save is None else save(tuned, name, arguments.save)
+    if arguments.json:
+        emit(figures(tuned), True)
+    else:
+        show_tuned(tuned, name)
+        if path is not None:
+            Console().print(f"saved: {path}", highlight=False, soft_wrap=True)
 
 
 def tune(arguments: argparse.Namespace, config: BuildConfig, detector: str) -> None:
@@ -198,11 +249,11 @@ def tune(arguments: argparse.Namespace, config: BuildConfig, detector: str) -> N
     threshold, reached = best_threshold(list(load_evaluation(config, corpus, detector).curve(FINE_CURVE)))
     found = {"box_threshold": threshold, "precision": round(reached.precision, 3), "recall": round(reached.recall, 3)}
     print(json.dumps({**found, "corpus": corpus.name}))
-    if arguments.save:
-        folder = Path(detector)
-        if not folder.is_dir():
+    if arguments.save is not None:
+        if not arguments.save and not Path(detector).is_dir():
             raise UserError(f"--save: {detector} is no local checkpoint; pass --box-threshold {threshold} instead")
-        (folder / OPERATING_POINT).write_text(json.dumps({"box_threshold": threshold}) + "\n")
+        file = Path(arguments.save) if arguments.save else Path(detector) / OPERATING_POINT
+        write_text(file, json.dumps({"box_threshold": threshold}) + "\n")
 
 
 def evaluate(arguments: argparse.Namespace, config: BuildConfig, detector: str) -> None:
@@ -249,8 +300,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             clip=arguments.clip,
             min_clip_score=arguments.min_clip_score,
         )
-        detector = arguments.detector or default("detector")
-        (tune if arguments.tune else evaluate)(arguments, config, detector)
+        detectors = arguments.detector or [default("detector")]
+        at_rates = arguments.false_accepts is not None or arguments.labels is not None
+        if at_rates and not arguments.tune:
+            raise UserError(f"{'--labels' if arguments.labels else '--false-accepts'} is for --tune")
+        if arguments.images and not arguments.labels:
+            raise UserError("--images is for --labels")
+        if at_rates:
+            tune_at_rates(arguments, config, detectors)
+        elif len(detectors) > 1:
+            raise UserError("several detectors are compared with --tune --false-accepts RATE; name one")
+        else:
+            (tune if arguments.tune else evaluate)(arguments, config, detectors[0])
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

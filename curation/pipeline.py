@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 
 from PIL import Image
@@ -18,11 +18,12 @@ from curation.config import BuildConfig
 from curation.errors import Rejected
 from curation.filters import check_scores, choose_boxes
 from curation.grounding import Grounder
+from curation.grounding.crowds import look_around
 from curation.language.captions import clean_caption
 from curation.language.focus import Focus, Name, Quota
 from curation.language.phrases import PhraseExtractor
 from curation.output.tally import Picture, Tally
-from curation.records import BadRow, Failure, Pair, Phrase, Sample, pair_id
+from curation.records import BadRow, Crowd, Failure, Pair, Phrase, Sample, pair_id
 from curation.vision.crops import crop
 from curation.vision.dedup import DuplicateIndex, content_hash, perceptual_hash
 from curation.vision.images import decode, to_png
@@ -276,15 +277,17 @@ class ShardMiner:
             choose_boxes(found, image.width, image.height, self.config)
             for image, found in zip(images, self.grounder.ground(images, texts), strict=True)
         ]
-        outcomes = self.models.judge(images, [candidate.phrases for candidate in candidates], boxes)
+        phrases = [candidate.phrases for candidate in candidates]
+        crowds = look_around(self.grounder, images, phrases, boxes, self.config) if self.config.counts_crowds else None
+        outcomes = self.models.judge(images, phrases, boxes)
         pairs: list[Pair] = []
-        for candidate, image, row in zip(candidates, images, outcomes, strict=True):
+        for i, (candidate, image, row) in enumerate(zip(candidates, images, outcomes, strict=True)):
             own = []
-            for phrase, found in zip(candidate.phrases, row, strict=True):
+            for j, (phrase, found) in enumerate(zip(candidate.phrases, row, strict=True)):
                 if isinstance(found, Rejected):
                     self.tally.reject_phrase(found, phrase.text, self._picture(candidate))
                 else:
-                    own.append(make_pair(candidate, image, phrase, found))
+                    own.append(make_pair(candidate, image, phrase, found, crowds[i][j] if crowds else None))
             kept = self._choose(own)
             if kept:
                 self.tally.rows_kept += 1
@@ -350,7 +353,9 @@ def fetch_policy(config: BuildConfig) -> FetchPolicy:
     )
 
 
-def make_pair(candidate: Candidate, image: Image.Image, phrase: Phrase, found: Found) -> Pair:
+def make_pair(
+    candidate: Candidate, image: Image.Image, phrase: Phrase, found: Found, crowd: Crowd | None = None
+) -> Pair:
     sample, box = candidate.sample, found.box
     assert sample.image is not None  # `_open` decoded it
     return Pair(
@@ -379,4 +384,5 @@ def make_pair(candidate: Candidate, image: Image.Image, phrase: Phrase, found: F
         clip_score=found.clip_score,
         mask=found.mask,
         embedding=candidate.embedding,
+        **({} if crowd is None else asdict(crowd)),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -72,13 +72,15 @@ class Phrase:
 
 @dataclass(frozen=True)
 class Box:
-    """xyxy, normalised to [0, 1], with its phrase's score."""
+    """xyxy, normalised to [0, 1], with its phrase's score; ``mask`` is a PNG of the crop's size, of a detector that
+    makes masks."""
 
     x0: float
     y0: float
     x1: float
     y1: float
     score: float
+    mask: bytes | None = field(default=None, kw_only=True)
 
     @property
     def area(self) -> float:
@@ -94,8 +96,20 @@ class Box:
 
 
 @dataclass(frozen=True)
+class Crowd:
+    """What else is around a subject (`curation.grounding.crowds`); ``foreign_share`` is of its crop, in 0..1."""
+
+    others_in_image: int
+    others_in_crop: int
+    foreign_share: float
+
+
+@dataclass(frozen=True)
 class Pair:
-    """One output row. Field order is column order; ``image`` is the bytes as found, ``crop`` a PNG."""
+    """One output row. Field order is column order; ``image`` is the bytes as found, ``crop`` a PNG.
+
+    The columns of `Crowd` are written where a build counts crowds.
+    """
 
     id: str
     key: str
@@ -122,6 +136,9 @@ class Pair:
     clip_score: float | None = None
     mask: bytes | None = None  # PNG of the crop's size
     embedding: tuple[float, ...] | None = None  # of the image, where semantic duplicates are looked for
+    others_in_image: int | None = None
+    others_in_crop: int | None = None
+    foreign_share: float | None = None
 
 
 def pair_id(image_sha256: str, caption: str, phrase: Phrase) -> str:
@@ -130,8 +147,12 @@ def pair_id(image_sha256: str, caption: str, phrase: Phrase) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:20]
 
 
-def arrow_schema() -> pa.Schema:
-    """Schema with the metadata by which `datasets` decodes ``image`` and ``crop`` to PIL images."""
+def arrow_schema(crowds: bool = False) -> pa.Schema:
+    """Schema with the metadata by which `datasets` decodes ``image`` and ``crop`` to PIL images.
+
+    Args:
+        crowds: with the columns of `Crowd`.
+    """
     from datasets import Features, Image, List, Value
 
     string, number, pixels = Value("string"), Value("float32"), Value("int32")
@@ -151,8 +172,12 @@ def arrow_schema() -> pa.Schema:
         "punsafe": number,
         "pwatermark": number,
         "similarity": number,
+        "others_in_image": pixels,
+        "others_in_crop": pixels,
+        "foreign_share": number,
     }
-    return Features({name: kinds.get(name, string) for name in Pair.__dataclass_fields__}).arrow_schema
+    names = [name for name in Pair.__dataclass_fields__ if crowds or name not in Crowd.__dataclass_fields__]
+    return Features({name: kinds.get(name, string) for name in names}).arrow_schema
 
 
 def to_arrow(pairs: Iterable[Pair], schema: pa.Schema) -> pa.Table:

@@ -111,7 +111,7 @@ def append_pairs(path: Path, keys: set[str], miner: ShardMiner, samples: Sequenc
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        schema = arrow_schema()
+        schema = arrow_schema(miner.config.counts_crowds)
         schema = schema.with_metadata({**(file.schema_arrow.metadata or {}), **(schema.metadata or {})})
 
         def tables() -> Iterator[pa.Table]:

@@ -10,7 +10,7 @@ from typing import Any
 from curation.config import BY_CONTENT, BuildConfig
 from curation.defaults import default
 from curation.errors import UserError
-from curation.grounding import Grounder, with_threshold
+from curation.grounding import Grounder, read_operating_point, with_threshold
 from curation.language.focus import read_focus
 from curation.output.tally import Tally
 from curation.output.writer import (
@@ -88,8 +88,11 @@ def make_plan(config: BuildConfig, grounder: Grounder | None = None) -> Plan:
         [(shard, None) for shard in found] if config.limit is None else first_rows(found, config.limit)
     )
     shards = [shard for shard, _ in limited]
+    point = None
     if grounder is None:
         detector = config.detector or default("detector")
+        if config.box_threshold is None:
+            point = read_operating_point(config, detector)
         identity = checkpoint_id(detector)
         config = with_threshold(config, detector)
     else:
@@ -103,6 +106,8 @@ def make_plan(config: BuildConfig, grounder: Grounder | None = None) -> Plan:
         "detector": identity,
         "shards": [shard.name for shard in shards],
     }
+    if point is not None and len(point) > 1:
+        head["operating_point"] = point
     root = config.output_path()
     manifest = read_manifest(root)
     if manifest is None:
@@ -184,6 +189,31 @@ def export(plan: Plan) -> Iterator[Path]:
         yield from export_webdataset(plan.layout)
 
 
+def write_sets(plan: Plan) -> Iterator[Path]:
+    """Writes a finished build's rows of several subjects; yields the files.
+
+    Raises:
+        UserError: the folder is not writable or in use, the disk is full.
+    """
+    from curation.output import sets
+
+    with disk_errors(plan.layout.root), locked(plan.layout.root):
+        yield from sets.write_sets(plan.layout, plan.config)
+
+
+def publish(plan: Plan) -> str:
+    """Pushes a finished build to the hub; returns the dataset's address.
+
+    Raises:
+        UserError: the folder is in use, or the hub refuses or is out of reach.
+    """
+    from curation.output import publish as hub
+
+    assert plan.config.publish is not None  # the caller has looked
+    with locked(plan.layout.root):
+        return hub.publish(plan.layout, plan.config.publish)
+
+
 def build_pairs(config: BuildConfig, grounder: Grounder | None = None) -> BuildResult:
     """Mines a corpus into ``config.output``, or goes on where an earlier call stopped.
 
@@ -200,6 +230,11 @@ def build_pairs(config: BuildConfig, grounder: Grounder | None = None) -> BuildR
     if config.export:
         for _ in export(plan):
             pass
+    if config.sets:
+        for _ in write_sets(plan):
+            pass
+    if config.publish:
+        publish(plan)
     return read_result(plan)
 
 

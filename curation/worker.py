@@ -72,7 +72,8 @@ class Worker:
                 yield Progress(task.index, 0, pairs)
         else:
             miner = self._miner()
-            for pairs in write_shard(self._layout.shard(task.index), miner.mine(task.shard.read(), task.limit)):
+            mined = miner.mine(task.shard.read(), task.limit)
+            for pairs in write_shard(self._layout.shard(task.index), mined, self._config.counts_crowds):
                 yield Progress(task.index, miner.tally.rows_read - rows, pairs)
                 rows = miner.tally.rows_read
             write_state(self._layout, task.index, miner.tally, miner.failures)

@@ -3,8 +3,11 @@
 Every chart stands beside its table; words and marks, not colour alone, tell things apart.
 """
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 import altair as alt
 import vl_convert
@@ -29,20 +32,53 @@ THEME: dict[str, Any] = {
         "titleFontSize": 12,
         "titleFontWeight": "normal",
         "labelLimit": 220,
+        "labelOverlap": "greedy",
     },
-    "legend": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "symbolType": "square", "symbolOpacity": 1},
+    "legend": {
+        "labelColor": INK,
+        "titleColor": INK,
+        "labelFontSize": 12,
+        "symbolType": "square",
+        "symbolOpacity": 1,
+        "columnPadding": 24,
+    },
     "header": {"labelColor": INK, "titleColor": INK, "labelFontSize": 12},
     "title": {"color": INK, "fontSize": 13},
     "text": {"color": INK},
 }
 
 
-def svg(chart: Any, says: str) -> Markup:
-    """The chart as an SVG element; `says` is what it shows, for those who do not see it."""
+class Chart(Markup):
+    """An SVG element, and the rows that it is drawn from."""
+
+    rows: Sequence[Mapping[str, Any]] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    @property
+    def csv(self) -> str:
+        """The rows as the address of a file. Names that a spreadsheet would run are quoted."""
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns)
+        writer.writeheader()
+        writer.writerows({name: _harmless(value) for name, value in row.items()} for row in self.rows)
+        return f"data:text/csv;charset=utf-8,{quote(text.getvalue())}"
+
+
+def _harmless(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t")) else value
+
+
+def svg(chart: Any, says: str, numbers: Sequence[Mapping[str, Any]]) -> Chart:
+    """The chart as an SVG element; `says` is what it shows, for those who do not see it, `numbers` are its rows."""
     spec = {**chart.to_dict(), "config": THEME}
     drawn = vl_convert.vegalite_to_svg(spec)
     opening = f'<svg role="img" aria-label="{escape(says)}" '
-    return Markup(drawn.replace("<svg ", opening, 1))
+    made = Chart(drawn.replace("<svg ", opening, 1))
+    made.rows = numbers
+    return made
 
 
 def rows(values: Sequence[Mapping[str, Any]]) -> Any:
@@ -55,7 +91,7 @@ def method_colour(methods: Sequence[str]) -> Any:
     return alt.Scale(domain=list(methods), range=colours)
 
 
-def label_bars(shares: Sequence[Mapping[str, Any]], methods: Sequence[str], labels: Sequence[str]) -> Markup:
+def label_bars(shares: Sequence[Mapping[str, Any]], methods: Sequence[str], labels: Sequence[str]) -> Chart:
     """A stacked bar a method: rows of method, label and share."""
     scale = alt.Scale(domain=list(labels), range=[f"var(--label-{label})" for label in labels])
     order = {label: n for n, label in enumerate(labels)}
@@ -71,10 +107,10 @@ def label_bars(shares: Sequence[Mapping[str, Any]], methods: Sequence[str], labe
             order=alt.Order("order:Q"),
         )
     )
-    return svg(chart, "For each method, the share of subjects with each label")
+    return svg(chart, "For each method, the share of subjects with each label", shares)
 
 
-def dots(values: Sequence[Mapping[str, Any]], methods: Sequence[str], axis: str, says: str) -> Markup:
+def dots(values: Sequence[Mapping[str, Any]], methods: Sequence[str], axis: str, says: str) -> Chart:
     """Means with intervals: rows of what, method, mean, low and high, one line a `what`, methods side by side."""
     lines = list(dict.fromkeys(row["what"] for row in values))
     base = alt.Chart(rows(values), width=400, height={"step": 15}).encode(
@@ -86,12 +122,12 @@ def dots(values: Sequence[Mapping[str, Any]], methods: Sequence[str], axis: str,
         x=alt.X("low:Q", title=axis, scale=alt.Scale(domain=[0, 1]), axis=alt.Axis(format="%", tickCount=5)),
         x2="high:Q",
     )
-    return svg(lines_of + base.mark_point(filled=True, size=55, opacity=1).encode(x="mean:Q"), says)
+    return svg(lines_of + base.mark_point(filled=True, size=55, opacity=1).encode(x="mean:Q"), says, values)
 
 
 def against_cost(
     values: Sequence[Mapping[str, Any]], methods: Sequence[str], title: str, lines: Mapping[str, float]
-) -> Markup:
+) -> Chart:
     """Quality over cost, a panel a kind of cost: rows of method, cost, seconds, mean, low and high; `lines` are levels
     drawn across."""
     kinds = list(dict.fromkeys(row["cost"] for row in values))
@@ -124,16 +160,19 @@ def against_cost(
                 level.mark_text(align="left", dy=-6, color=SOFT).encode(text="name:N", x=alt.value(4)),
             ]
         panels.append(alt.layer(*layers))
-    return svg(alt.hconcat(*panels), f"{title} over {' and over '.join(kinds)}, one point a method")
+    return svg(alt.hconcat(*panels), f"{title} over {' and over '.join(kinds)}, one point a method", values)
 
 
-def trade_off(values: Sequence[Mapping[str, Any]], methods: Sequence[str], x: str, y: str) -> Markup:
-    """Two scores against each other, a point a method: rows of method, x, x_low, x_high, y, y_low and y_high."""
+def trade_off(values: Sequence[Mapping[str, Any]], methods: Sequence[str], x: str, y: str) -> Chart:
+    """Two scores against each other, a point a method: rows of method, x, x_low, x_high, y, y_low and y_high, perhaps
+    with a label, and a curve and steps: the points of a curve are joined in the order of their steps.
+    """
     scales = {
         axis: alt.Scale(domain=_room([row[f"{axis}_{end}"] for row in values for end in ("low", "high")]), nice=False)
         for axis in ("x", "y")
     }
-    base = alt.Chart(rows(values), width=480, height=320).encode(
+    labelled = [{"label": row["method"], **row} for row in values]
+    base = alt.Chart(rows(labelled), width=480, height=320).encode(
         x=alt.X("x:Q", title=x, scale=scales["x"], axis={"tickCount": 5}),
         y=alt.Y("y:Q", title=y, scale=scales["y"], axis={"tickCount": 5}),
         color=alt.Color("method:N", scale=method_colour(methods), legend=None),
@@ -145,9 +184,16 @@ def trade_off(values: Sequence[Mapping[str, Any]], methods: Sequence[str], x: st
         base.mark_point(filled=True, size=90, opacity=1).encode(
             shape=alt.Shape("method:N", scale=alt.Scale(domain=list(methods)), legend=None)
         ),
-        base.mark_text(align="left", dx=9, dy=-9).encode(text="method:N", color=alt.value(INK)),
+        base.mark_text(align="left", dx=9, dy=-9).encode(text="label:N", color=alt.value(INK)),
     ]
-    return svg(alt.layer(*layers), f"{y} over {x}, one point a method")
+    curves = [row for row in values if row.get("curve")]
+    if curves:
+        path = alt.Chart(rows(curves)).mark_line(strokeWidth=1.5, strokeDash=[2, 3], color=SOFT)
+        ends = {"x": alt.X("x:Q", title=x, scale=scales["x"]), "y": alt.Y("y:Q", title=y, scale=scales["y"])}
+        layers.insert(0, path.encode(**ends, detail="curve:N", order="steps:Q"))
+    named = {"x": x, "x_low": f"{x} low", "x_high": f"{x} high", "y": y, "y_low": f"{y} low", "y_high": f"{y} high"}
+    numbers = [{"method": row["method"], **{named[name]: row[name] for name in named}} for row in values]
+    return svg(alt.layer(*layers), f"{y} over {x}, one point a method", numbers)
 
 
 def _room(levels: Sequence[float]) -> list[float]:
@@ -163,7 +209,7 @@ def over_rarity(
     title: str,
     axes: Mapping[str, str],
     reach: Sequence[float] = (),
-) -> Markup:
+) -> Chart:
     """A score over rarity, a panel an axis.
 
     Args:
@@ -196,4 +242,4 @@ def over_rarity(
             ),
         ]
         panels.append(alt.layer(*(layers if fitted else layers[2:])))
-    return svg(alt.hconcat(*panels), f"{title} of each subject over how rare it is, with a line a method")
+    return svg(alt.hconcat(*panels), f"{title} of each subject over how rare it is, with a line a method", points)

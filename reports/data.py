@@ -87,6 +87,18 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class SetScore:
+    """What all pictures of a method score together, not one by one."""
+
+    method: str
+    metric: str
+    protocol: str
+    subjects: int  # of a case
+    value: Interval
+    lower_is_better: bool
+
+
+@dataclass(frozen=True)
 class Run:
     run_id: str
     created: datetime
@@ -112,6 +124,8 @@ class Report:
     samples: tuple[Sample, ...]
     failures: tuple[Failure, ...]
     several: Several
+    sets: tuple[SetScore, ...]
+    arguments: dict[str, dict[str, Any]]  # by method, of its first sample
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:
@@ -200,6 +214,8 @@ class Reader:
             samples=samples,
             failures=self.failures({sample.key: sample for sample in samples}),
             several=read_several(self.rows(SEVERAL_ROWS), self.folder),
+            sets=self.sets(methods),
+            arguments=self.arguments(),
         )
 
     def run(self) -> Run:
@@ -252,6 +268,25 @@ class Reader:
             """
         )
         return {row[0]: Cost(*row[1:]) for row in rows}
+
+    def sets(self, methods: Sequence[str]) -> tuple[SetScore, ...]:
+        rows = self.rows(
+            "select method, metric, protocol, subject_count, value, low, high, samples, cases, lower_is_better"
+            " from set_scores where run_id = ? and value is not null order by metric, subject_count"
+        )
+        found = [
+            SetScore(method, metric, protocol, count, Interval(*value), bool(lower))
+            for method, metric, protocol, count, *value, lower in rows
+            if method in methods
+        ]
+        return tuple(sorted(found, key=lambda each: (each.metric, each.subjects, methods.index(each.method))))
+
+    def arguments(self) -> dict[str, dict[str, Any]]:
+        rows = self.rows(
+            "select method, arg_min(config_json, sample_key) from run_samples join samples using (sample_key)"
+            " where run_id = ? group by method"
+        )
+        return {method: json.loads(config or "{}") for method, config in rows}
 
     def failed(self, methods: Sequence[str], metrics: Sequence[str]) -> dict[tuple[str, str], int]:
         fewest = "(select min(subject_count) from summaries where summaries.run_id = run_samples.run_id)"

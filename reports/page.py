@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,29 +10,39 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from atomic import whole_file
 from reports import words
 
 HERE = Path(__file__).parent
 PAGES = (
     ("index.html", "Results"),
+    ("gallery.html", "Gallery"),
     ("several.html", "Several subjects"),
     ("rare.html", "Rare subjects"),
     ("claims.html", "Claims"),
 )
 
 
-def write_page(template: str, target: Path, **context: Any) -> Path:
-    """A template of ours as the file `target`, whole or not at all."""
-    script = asset("report.js")
-    text = (
-        environment()
-        .get_template(template)
-        .render(style=asset("report.css"), script=script, policy=policy(script), here=target.name, **context)
-    )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, target)
+def write_page(
+    template: str,
+    target: Path,
+    assets: Sequence[str] = (),
+    files: Sequence[str] = (),
+    inline: Sequence[Markup] = (),
+    **context: Any,
+) -> Path:
+    """A template of ours as the file `target`, whole or not at all.
+
+    `assets` are our scripts and styles that the page has beside those of all pages; after them come `files`, scripts
+    that lie beside the page, or `inline`, scripts in it.
+    """
+    named = ("report.js", "report.css", *assets)
+    scripts = [*(asset(name) for name in named if name.endswith(".js")), *inline]
+    styles = [asset(name) for name in named if name.endswith(".css")]
+    shared = {"styles": styles, "scripts": scripts, "files": files, "policy": policy(scripts, bool(files))}
+    text = environment().get_template(template).render(here=target.name, **shared, **context)
+    with whole_file(target) as path:
+        path.write_text(text, encoding="utf-8")
     return target
 
 
@@ -59,10 +69,13 @@ def asset(name: str) -> Markup:
     return Markup((HERE / "assets" / name).read_text(encoding="utf-8"))
 
 
-def policy(script: str) -> str:
-    """A content-security-policy: our script by its digest, styles of the page, pictures beside it, and nothing else."""
-    digest = base64.b64encode(hashlib.sha256(f"\n{script}\n".encode()).digest()).decode()
+def policy(scripts: Sequence[str], files: bool = False) -> str:
+    """A content-security-policy: our scripts by their digests (and, with `files`, those beside the page), styles of the
+    page, pictures beside it, and nothing else.
+    """
+    digests = [base64.b64encode(hashlib.sha256(f"\n{script}\n".encode()).digest()).decode() for script in scripts]
+    allowed = " ".join([f"'sha256-{digest}'" for digest in digests] + ["'self'"] * files)
     return (
-        f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; img-src 'self' data:;"
+        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src 'self' data:;"
         " base-uri 'none'; form-action 'none'"
     )

@@ -4,69 +4,84 @@ The pages open from the disk, ask the network for nothing, and without
 JavaScript lack only sorting and filtering.
 """
 
-import argparse
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
-from reports.charts import COLOURS, against_cost, dots, label_bars, over_rarity, trade_off
+from reports.against.compare import compare_page
+from reports.against.published import write_published
+from reports.bundle import write_single, write_zip
+from reports.charts import COLOURS, dots, label_bars, over_rarity
 from reports.claims import FEWEST_CASES, read_claims
 from reports.data import Reader, Report, extent, in_order, latest_run, open_store, read_report
+from reports.gallery import write_gallery
 from reports.grid import write_grid
-from reports.page import write_page
+from reports.page import PAGES, write_page
 from reports.pictures import Pictures
 from reports.rare import AXES, FOCUS_SHOWN, Rare, place, read_rare
+from reports.results import results_page
 from reports.runs import write_index
 from reports.several import LABELS, MEANINGS
 from reports.words import file_name, title_of
-from umm_bench.errors import UserError
+from umm_bench.cli.arguments import Parser
+from umm_bench.cli.commands import run_command
 
-WORST_CASES = 8  # a method
+COMPARED = ("compare.html", "Against another run")
 
 
-def render_run(store_path: Path, run_id: str, output: Path) -> Path:
+def render_run(
+    store_path: Path,
+    run_id: str,
+    output: Path,
+    *,
+    against: str | None = None,
+    as_zip: bool = False,
+    as_single_file: bool = False,
+) -> Path:
     """Writes the pages of a run into `output/<run_id>/`, the pictures they show and a `grid.png`, and beside them the
-    index of all runs; returns the path of the run's first page.
+    index of all runs; returns the path of the run's first page. With the id of another run, `against`, a page compares
+    the two. Asked for, `output` gets `<run_id>.zip`, and all in one file, `<run_id>.html`.
 
-    `UserError` when the database or the run is not there. A missing picture is shown as missing.
+    `UserError` when the database or a run is not there, two runs have nothing in common, or one file
+    would be too large. A missing picture is shown as missing.
     """
     with open_store(store_path) as connection:
         reader = Reader(connection, store_path.parent, run_id)
         report = reader.report()
         rare = read_rare(reader, report.samples)
-    folder = output / file_name(run_id)
-    pictures = Pictures(folder)
-    shared = {
+        other = Reader(connection, store_path.parent, against).report() if against else None
+        compared = compare_page(other, report) if other else None
+        folder = output / file_name(run_id)
+        pictures = Pictures(folder)
+        files = write_gallery(reader, report, pictures)
+    shared: dict[str, Any] = {
         "run": report.run,
+        "pages": (*PAGES, COMPARED) if compared else PAGES,
         "report": report,
         "picture": pictures.of,
         "colour": {method: i % COLOURS for i, method in enumerate(report.methods)},
     }
-    write_page(
-        "run.html.j2",
-        folder / "index.html",
-        plot=trade_off_chart(report),
-        track=lambda metric, method: track(report, metric, method),
-        costs=cost_chart(report),
-        fewest=FEWEST_CASES,
-        best={metric: best_mean(report, metric) for metric in report.metrics},
-        worst={
-            method: [failure for failure in report.failures if failure.sample.method == method][:WORST_CASES]
-            for method in report.methods
-        },
-        **shared,
-    )
+    write_page("run.html.j2", folder / "index.html", **results_page(report), **shared)
     write_page("several.html.j2", folder / "several.html", **several_page(report), **shared)
     write_page("rare.html.j2", folder / "rare.html", **rare_page(report, rare), **shared)
     write_page(
         "claims.html.j2", folder / "claims.html", claims=read_claims(report, rare), fewest=FEWEST_CASES, **shared
     )
+    if compared:
+        write_page("compare.html.j2", folder / COMPARED[0], fewest=FEWEST_CASES, **compared, **shared)
+    else:  # of an earlier rendering
+        (folder / COMPARED[0]).unlink(missing_ok=True)
+    write_page("gallery.html.j2", folder / "gallery.html", ("gallery.css", "gallery.js"), files, **shared)
     write_grid(report, folder / "grid.png")
     pictures.prune()
     write_index(store_path, output)
+    write_published(output)
+    if as_zip:
+        write_zip(folder)
+    if as_single_file:
+        write_single(folder, report.run, shared["pages"])
     return folder / "index.html"
 
 
@@ -136,91 +151,38 @@ def rare_page(report: Report, rare: Rare) -> dict[str, Any]:
     }
 
 
-def best_mean(report: Report, metric: str) -> float:
-    best = min if metric in report.lower_is_better else max
-    return best(interval.mean for (_, name), interval in report.summaries.items() if name == metric)
-
-
-def track(report: Report, metric: str, method: str) -> dict[str, float | None]:
-    """Where a mean, its interval, its floor and its ceiling lie on the metric's common scale, in percent."""
-    reach = [value for (_, name), other in report.summaries.items() if name == metric for value in extent(other)]
-    for (_, name), scale in report.scales.items():
-        reach += [value for value in (scale.floor, scale.ceiling) if name == metric and value is not None]
-    low, high = min(reach), max(reach)
-    width = (high - low) or 1.0
-
-    def place(value: float | None) -> float | None:
-        return None if value is None else round((value - low) / width * 100, 1)
-
-    interval, scale = report.summaries[method, metric], report.scales[method, metric]
-    start, end = extent(interval)
-    return {
-        "left": place(start),
-        "width": round((end - start) / width * 100, 1),
-        "mean": place(interval.mean),
-        "floor": place(scale.floor),
-        "ceiling": place(scale.ceiling),
-    }
-
-
-def trade_off_chart(report: Report, x: str = "clip_t", y: str = "dino") -> Markup | None:
-    """Prompt fidelity against subject fidelity; None when no method has both scores."""
-    values = []
-    for method in report.methods:
-        of_x, of_y = (report.summaries.get((method, metric)) for metric in (x, y))
-        if of_x is not None and of_y is not None:
-            (x_low, x_high), (y_low, y_high) = extent(of_x), extent(of_y)
-            low = {"x": of_x.mean, "x_low": x_low, "x_high": x_high}
-            values.append({"method": method, **low, "y": of_y.mean, "y_low": y_low, "y_high": y_high})
-    return trade_off(values, report.methods, title_of(x), title_of(y)) if values else None
-
-
-def cost_chart(report: Report) -> Markup | None:
-    """Quality over what it costs, of the first metric of fidelity; None where no method has both."""
-    metric = next((name for name in ("dino", "identity", *report.metrics) if name in report.metrics), None)
-    values = []
-    for method in report.methods:
-        interval, cost = report.summaries.get((method, metric or "")), report.costs.get(method)
-        if interval is not None and cost is not None:
-            low, high = extent(interval)
-            seconds = (("seconds an image", cost.seconds_per_image), ("seconds of setup", cost.setup_seconds))
-            values += [
-                {"method": method, "cost": name, "seconds": value, "mean": interval.mean, "low": low, "high": high}
-                for name, value in seconds
-                if value is not None
-            ]
-    if not values or metric is None:
-        return None
-    scales = [scale for (_, name), scale in report.scales.items() if name == metric]
-    lines = {
-        "plain SD": next((scale.floor for scale in scales if scale.floor is not None), None),
-        "real images": next((scale.ceiling for scale in scales if scale.ceiling is not None), None),
-    }
-    known = {name: value for name, value in lines.items() if value is not None}
-    return against_cost(values, report.methods, title_of(metric), known)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0, 2 after one line on an error of the user's, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m reports.render", description="Render one run as HTML.")
+def _parser() -> Parser:
+    parser = Parser(prog="python -m reports.render", description="Render one run as HTML.")
     parser.add_argument("--store", type=Path, default=Path("reports/umm_bench.duckdb"), help="(%(default)s)")
     parser.add_argument("--run", default="latest", help='run id, as umm_bench.run prints it, or "%(default)s"')
     parser.add_argument(
         "--out", "--output", type=Path, dest="output", help="folder to write <run>/ into (default: beside the store)"
     )
     parser.add_argument("--grid", type=Path, help="also write the picture of the image grid to this file")
-    options = parser.parse_args(arguments)
-    try:
-        run_id = latest_run(options.store) if options.run == "latest" else options.run
-        print(render_run(options.store, run_id, options.output or options.store.parent))
-        if options.grid:
-            write_grid(read_report(options.store, run_id), options.grid)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    parser.add_argument("--compare", metavar="RUN", help="also a page that holds the run against this other one")
+    parser.add_argument("--zip", action="store_true", help="also <run>.zip, the run's folder as one file")
+    parser.add_argument(
+        "--single-file", action="store_true", help="also <run>.html, all pages and pictures in one file"
+    )
+    return parser
+
+
+def _command(options: Namespace) -> None:
+    run_id = latest_run(options.store) if options.run == "latest" else options.run
+    output = options.output or options.store.parent
+    extras = {"against": options.compare, "as_zip": options.zip, "as_single_file": options.single_file}
+    index = render_run(options.store, run_id, output, **extras)
+    print(index)
+    for asked, ending in ((options.zip, "zip"), (options.single_file, "html")):
+        if asked:
+            print(output / f"{index.parent.name}.{ending}")
+    if options.grid:
+        write_grid(read_report(options.store, run_id), options.grid)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit status: 0, 2 after one line on an error of the user's, 130 after Ctrl-C."""
+    return run_command(lambda: _command(_parser().parse_args(arguments)))
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 
 from reports.data import FIRST_METRICS, in_order, open_store
 from reports.page import write_page
+from reports.pictures import copy_of
 from reports.words import file_name
 
 ROWS = """
@@ -40,7 +41,7 @@ class Headline:
 
 @dataclass(frozen=True)
 class Card:
-    """A run on the index. `page` and `picture` are relative to it, None where they have not been rendered."""
+    """A run on the index. `page`, `gallery` and `picture` are relative to it, None where not rendered."""
 
     run_id: str
     created: datetime
@@ -54,6 +55,7 @@ class Card:
     methods: tuple[str, ...]
     headline: Headline | None
     page: str | None
+    gallery: str | None
     picture: str | None
 
     @property
@@ -96,8 +98,11 @@ def _card(
     output: Path,
 ) -> Card:
     folder = file_name(run_id)
-    pictures = [f"{folder}/images/{file_name(key)}.png" for key in shown]
+    pictures = (copy_of(output / folder, key) for key in shown)
     wanted: Any = json.loads(config or "{}").get("methods", ())
+    page, gallery = (
+        f"{folder}/{name}" if (output / folder / name).is_file() else None for name in ("index.html", "gallery.html")
+    )
     return Card(
         run_id,
         created,
@@ -110,8 +115,9 @@ def _card(
         seconds,
         in_order(set(methods), wanted),
         _headline(scores),
-        f"{folder}/index.html" if (output / folder / "index.html").is_file() else None,
-        next((picture for picture in pictures if (output / picture).is_file()), None),
+        page,
+        gallery,
+        next((picture.relative_to(output).as_posix() for picture in pictures if picture), None),
     )
 
 

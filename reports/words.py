@@ -13,6 +13,8 @@ TITLES = {
     "concept": "Concept",
     "background": "Background",
     "several": "Several subjects",
+    "prior_kid": "KID to the prior",
+    "prior_fid": "FID to the prior",
 }
 
 

@@ -6,13 +6,18 @@ from pathlib import Path
 import pytest
 
 COMMANDS = [
-    path.stem for path in sorted(Path("benchmarks").glob("*.py")) if path.stem not in ("__init__", "common", "stacks")
+    path.stem
+    for path in sorted(Path("benchmarks").glob("*.py"))
+    if path.stem not in ("__init__", "common", "stacks", "synthetic_run")
 ]
 NUMBERS = {
     "augmentation": ["--steps", "--pairs", "--subjects"],
     "baselines": ["--subjects", "--steps", "--repeats"],
     "curation": ["--rows", "--workers", "--repeats", "--pairs"],
+    "reports": ["--samples", "--side"],
     "sampling": ["--steps", "--batch", "--repeats", "--guidance-scale", "--alpha"],
+    "scale": ["--rows", "--machines", "--detector-rate"],
+    "soak": ["--rows", "--kills", "--workers"],
     "training": ["--batch-size", "--repeats"],
 }
 

@@ -109,7 +109,8 @@ def test_every_option_in_running_text_is_some_commands(document):
         *("umm_bench.run", "umm_bench.train", "umm_bench.sample", "reports.render", "umm_bench.mini.pretrain"),
         *("umm_bench.suites", "umm_bench.suites.new", "umm_bench.rare", "umm_bench.focus"),
         *("umm_bench.export", "umm_bench.replay", "umm_bench.validate_metrics", "benchmarks.scoring"),
-        *("benchmarks.curation", "benchmarks.sampling", "benchmarks.training", "benchmarks.baselines"),
+        *("benchmarks.curation", "benchmarks.soak", "benchmarks.scale"),
+        *("benchmarks.sampling", "benchmarks.training", "benchmarks.baselines"),
     ]
     known = {option for module in modules for option in parser_of(module)._option_string_actions}
     assert shown <= known

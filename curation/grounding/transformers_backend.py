@@ -1,4 +1,4 @@
-"""GroundingDINO by transformers: any checkpoint of `GroundingDinoForObjectDetection`.
+"""GroundingDINO by transformers: any checkpoint of it or of MM-GroundingDINO, of which LLMDet is one.
 
 The library's post-processing joins tokens of neighbouring phrases into labels that nobody asked for; here each
 phrase is scored on its own tokens.
@@ -6,11 +6,9 @@ phrase is scored on its own tokens.
 
 from __future__ import annotations
 
-import logging
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import torch
@@ -18,17 +16,14 @@ from PIL import Image
 from torch.nn.utils.rnn import pad_sequence
 
 from curation.config import BuildConfig
-from curation.errors import UserError
 from curation.grounding.base import with_threshold
+from curation.grounding.batches import MAX_BOXES, BatchedGrounder, to_boxes
 from curation.grounding.prompts import Prompt, make_prompts
 from curation.records import Box
 from curation.vision.checkpoints import loading, pick_device
 
-log = logging.getLogger(__name__)
-
 # Images are padded to multiples of this many pixels, never to the largest of a batch: padding changes outputs.
 PAD_MULTIPLE = 64
-MAX_BOXES = 32
 
 
 @dataclass(frozen=True)
@@ -45,7 +40,7 @@ class Job:
         return -(-height // PAD_MULTIPLE) * PAD_MULTIPLE, -(-width // PAD_MULTIPLE) * PAD_MULTIPLE
 
 
-class TransformersGrounder:
+class TransformersGrounder(BatchedGrounder):
     """See `curation.grounding.base.Grounder`."""
 
     def __init__(self, model: Any, processor: Any, config: BuildConfig) -> None:
@@ -57,15 +52,13 @@ class TransformersGrounder:
 
     @classmethod
     def load(cls, config: BuildConfig, detector: str) -> Self:
-        """Raises `UserError` where ``detector`` is no GroundingDINO checkpoint."""
-        from transformers import AutoProcessor, GroundingDinoForObjectDetection
+        """Raises `UserError` where ``detector`` is no checkpoint."""
+        from transformers import AutoModelForZeroShotObjectDetection, AutoProcessor
 
-        looks_local = detector.startswith((".", "/", "~")) or Path(detector).exists()
-        if looks_local and not (Path(detector) / "config.json").is_file():
-            raise UserError(f"--detector {detector}: no config.json there; name a folder in transformers format")
         with loading("--detector", detector):
             processor = AutoProcessor.from_pretrained(detector)
-            model: Any = GroundingDinoForObjectDetection.from_pretrained(detector, dtype=getattr(torch, config.dtype))
+            dtype = getattr(torch, config.dtype)
+            model: Any = AutoModelForZeroShotObjectDetection.from_pretrained(detector, dtype=dtype)
         return cls(model.to(pick_device(config.device)), processor, with_threshold(config, detector))
 
     def ground(self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]]) -> list[list[list[Box]]]:
@@ -79,22 +72,9 @@ class TransformersGrounder:
                 buckets[job.padded_size].append(job)
         for jobs in buckets.values():
             jobs.sort(key=lambda job: len(job.prompt.tokens))  # little text is padded then
-            start = 0
-            while start < len(jobs):
-                batch = jobs[start : start + self._batch_size]
-                try:
-                    found = self._detect(batch)
-                except RuntimeError as error:  # on a GPU torch.OutOfMemoryError, which is one
-                    if not is_out_of_memory(error) or len(batch) == 1:
-                        raise
-                    self._batch_size = len(batch) // 2
-                    torch.cuda.empty_cache()
-                    log.warning("out of memory: going on with batches of %d", self._batch_size)
-                    continue
-                for job, boxes_per_phrase in zip(batch, found, strict=True):
-                    for index, boxes in zip(job.prompt.indices, boxes_per_phrase, strict=True):
-                        result[job.row][index] = boxes
-                start += len(batch)
+            for job, boxes_per_phrase in self._in_batches(jobs, self._detect):
+                for index, boxes in zip(job.prompt.indices, boxes_per_phrase, strict=True):
+                    result[job.row][index] = boxes
         return result
 
     def _pixels(self, images: Sequence[Image.Image]) -> list[torch.Tensor]:
@@ -135,16 +115,4 @@ class TransformersGrounder:
         if scores_QS.shape[1] == 0:
             return []
         scores_Q = scores_QS.amax(dim=1) if self._config.phrase_score == "max" else scores_QS.mean(dim=1)
-        order = scores_Q.argsort(descending=True, stable=True)[:MAX_BOXES]
-        order = order[scores_Q[order] >= (self._config.box_threshold or 0.0)]
-        boxes = []
-        for score, (x, y, w, h) in zip(scores_Q[order].tolist(), boxes_Q4[order].tolist(), strict=True):
-            x0, y0, x1, y1 = (min(max(v, 0.0), 1.0) for v in (x - w / 2, y - h / 2, x + w / 2, y + h / 2))
-            boxes.append(Box(x0, y0, x1, y1, score))
-        return boxes
-
-
-def is_out_of_memory(error: RuntimeError) -> bool:
-    """Also the allocator of the CPU, whose error has no class of its own."""
-    text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
+        return to_boxes(scores_Q, boxes_Q4, self._config.box_threshold or 0.0, MAX_BOXES)

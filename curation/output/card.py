@@ -41,10 +41,10 @@ version and file digest; `report.html` shows where the other rows went, `pairs.h
 | `punsafe`, `pwatermark`, `similarity` | the corpus' own scores, null where it has none |
 | `aesthetic` | the corpus' own score, null where it has none |
 | `clip_score` | cosine of crop and phrase, null without `--clip` |
-| `mask` | of the crop, PNG, 255 on the thing; null without `--segmenter` |
+| `mask` | of the crop, PNG, 255 on the thing; null without `--segmenter` or a detector that makes masks |
 | `embedding` | of the image, null without `--semantic-duplicates` |
 | `phash`, `sha256` | of the image: 64-bit perceptual hash; digest of the bytes |
-
+{crowds}
 `concept_counts.parquet` counts pairs by what their subject may be called (`concept`, `count`, `words`): the head
 noun's lemma, and that with up to two words before it. The rows with `words` = 1 add up to the number of pairs.
 
@@ -57,6 +57,11 @@ Boxes and phrases are machine-made, and unchecked.
 """
 
 
+CROWDS = """| `others_in_image`, `others_in_crop` | other boxes of the noun, and those with a quarter in the crop |
+| `foreign_share` | of the crop, covered by boxes of other things that do not hold the subject |
+"""
+
+
 def card_text(tally: Tally, head: dict[str, Any]) -> str:
     return CARD.format(
         pairs=tally.pairs,
@@ -64,4 +69,5 @@ def card_text(tally: Tally, head: dict[str, Any]) -> str:
         rows_read=tally.rows_read,
         source=head["config"]["source"],
         detector=head["detector"],
+        crowds=CROWDS if head["config"].get("crowds") or head["config"].get("alone") else "",
     )

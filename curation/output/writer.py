@@ -83,12 +83,15 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def write_shard(path: Path, chunks: Iterator[list[Pair]]) -> Iterator[int]:
+def write_shard(path: Path, chunks: Iterator[list[Pair]], crowds: bool = False) -> Iterator[int]:
     """Writes pairs chunk by chunk, one row group each; yields how many each chunk had.
+
+    Args:
+        crowds: with the columns of `curation.records.Crowd`.
 
     The file is in place when the iterator ends, also where there was no pair at all.
     """
-    schema = arrow_schema()
+    schema = arrow_schema(crowds)
 
     def tables() -> Iterator[pa.Table]:
         for pairs in chunks:

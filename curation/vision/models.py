@@ -35,7 +35,7 @@ class Found:
 
 @dataclass
 class PairModels:
-    """All three are optional; without any, boxes pass as they are."""
+    """All three are optional; without any, boxes pass as they are, with the masks that the detector made."""
 
     clip: ClipScorer | None = None
     segmenter: SamSegmenter | None = None
@@ -73,7 +73,8 @@ class PairModels:
     ) -> list[list[Found | Rejected]]:
         """What is left of each phrase's box: ``result[image][phrase]``."""
         result: list[list[Found | Rejected]] = [
-            [Found(outcome) if isinstance(outcome, Box) else outcome for outcome in row] for row in outcomes
+            [Found(outcome, mask=outcome.mask) if isinstance(outcome, Box) else outcome for outcome in row]
+            for row in outcomes
         ]
         if self.clip is not None:
             places = [(i, j) for i, row in enumerate(outcomes) for j, box in enumerate(row) if isinstance(box, Box)]
@@ -91,7 +92,9 @@ class PairModels:
 
     def _scored(self, box: Box | Rejected, score: float) -> Found | Rejected:
         assert isinstance(box, Box)  # only boxes are scored
-        return Found(box, score) if score >= self.min_clip_score else Rejected("low_clip_score", f"{score:.2f}")
+        return (
+            Found(box, score, box.mask) if score >= self.min_clip_score else Rejected("low_clip_score", f"{score:.2f}")
+        )
 
 
 def clip_checkpoint(name: str) -> str:

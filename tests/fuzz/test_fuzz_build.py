@@ -13,14 +13,15 @@ from tests.curation.conftest import row, write_tar
 from tests.fuzz.ending import ends_well
 from tests.fuzz.odd import names, numbers, options, texts
 
-FOLDERS = ("input", "output", "detector", "clip", "segmenter", "dedup_against", "groundingdino_env")
+FOLDERS = ("input", "output", "detector", "clip", "segmenter", "dedup_against", "groundingdino_env", "operating_point")
 BUILD = {
     f"--{f.name.replace('_', '-')}": st.one_of(names, st.just("CORPUS"))
     if f.name in FOLDERS
     else st.one_of(st.sampled_from(["1", "2", "64"]), numbers)
-    if f.metadata["kind"] is not str
+    if f.metadata["kind"] not in (str, bool)
     else texts
     for f in fields(BuildConfig)
+    if f.name != "publish"  # asks the hub
 } | {"--unknown": numbers}
 
 
@@ -53,8 +54,10 @@ def test_build(place, outcomes, words):
         ends_well(outcomes, build.main, ["--input", "CORPUS", "--output", "pairs", *words])
 
 
-EVALUATE = dict.fromkeys(("--size", "--box-threshold", "--min-clip-score"), numbers)
-EVALUATE |= dict.fromkeys(("--input", "--detector", "--clip", "--csv"), names) | {"--device": texts}
+EVALUATE = dict.fromkeys(("--size", "--box-threshold", "--min-clip-score", "--false-accepts"), numbers)
+EVALUATE |= dict.fromkeys(("--input", "--detector", "--clip", "--csv", "--labels", "--images", "--save"), names) | {
+    "--device": texts
+}
 
 
 @given(words=options(EVALUATE))

@@ -138,7 +138,7 @@ def test_subjects_of_any_letters_have_their_own_reference(finished, tmp_path: Pa
 
 def test_a_second_rendering_makes_only_what_changed(finished, tmp_path: Path) -> None:
     page = render_run(finished.store, finished.run_id, tmp_path)
-    fox, owl = (page.parent / "images" / f"sd-{subject}-p0.png" for subject in ("fox", "owl"))
+    fox, owl = (page.parent / "images" / f"sd-{name}" for name in ("fox-p0.png", "owl-p0.jpg"))
     stray, before = page.parent / "images" / "stray.png", owl.stat().st_ino
     stray.write_bytes(fox.read_bytes())
     os.utime(fox, (0, 0))
@@ -196,3 +196,19 @@ def test_without_a_run_the_latest_is_rendered(finished, tmp_path: Path, capsys: 
         connection.execute("delete from runs")
     assert main(["--store", store, "--output", str(tmp_path)]) == 2
     assert "holds no run" in capsys.readouterr().err
+
+
+def test_scores_of_sets_stand_on_the_first_page(finished, page: Page, tmp_path: Path) -> None:
+    assert "Of whole sets" not in page.text
+    shutil.copytree(finished.store.parent, tmp_path / "sets")
+    about = "'umm', 'prior_kid', 'prior_kid/1', 1, 0.0123, 0.01, 0.02, 12, 2, true"
+    with duckdb.connect(str(tmp_path / "sets" / finished.store.name)) as connection:
+        connection.execute(f"insert into set_scores values ('{finished.run_id}', {about})")
+    found = Page(render_run(tmp_path / "sets" / finished.store.name, finished.run_id, tmp_path / "sets"))
+    assert [float(cell["data-value"]) for cell in found.all("td", **{"data-set": "prior_kid"})] == [0.0123]
+    assert "KID to the prior umm 1 0.0123 0.0100 to 0.0200 12 2 lower prior_kid/1" in found.text
+
+
+def test_nobody_leads_where_all_are_alike(finished, page: Page, tmp_path: Path) -> None:
+    assert "Identity: all alike (0.500)" in page.text
+    assert "DINO: dream<booth> (" in page.text

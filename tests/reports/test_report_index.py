@@ -34,7 +34,8 @@ def test_the_newest_run_comes_first_and_only_pages_are_linked(finished, store: P
     cards = read_cards(store, tmp_path)
     assert [card.run_id for card in cards] == ["run <b>", finished.run_id]
     assert [card.page for card in cards] == [None, f"{finished.run_id}/index.html"]
-    assert [link["href"] for link in page.all("a")] == [f"{finished.run_id}/index.html"]
+    own = [f"{finished.run_id}/{name}.html" for name in ("gallery", "index")]
+    assert [link["href"] for link in page.all("a")] == ["published.html", *own]
     assert (tmp_path / cards[1].picture).is_file() and cards[0].picture is None
     assert "run <b>" in page.text and not page.all("b")
     assert page.text.index("run <b>") < page.text.index(finished.run_id)
@@ -53,13 +54,18 @@ def test_the_headline_is_the_first_metric_that_tells_methods_apart(finished, sto
 def test_every_page_of_a_run_leads_back_to_the_index(finished, store: Path, tmp_path: Path) -> None:
     index = render_run(store, finished.run_id, tmp_path)
     pages = sorted(index.parent.glob("*.html"))
-    assert [path.name for path in pages] == ["claims.html", "index.html", "rare.html", "several.html"]
+    assert [path.name for path in pages] == ["claims.html", "gallery.html", "index.html", "rare.html", "several.html"]
     for path in pages:
         assert Page(path).all("a", href="../index.html")
         for link in Page(path).all("a"):
+            if link["href"].startswith("data:text/csv"):
+                continue
             target, _, part = str(link["href"]).partition("#")
             found = (path.parent / target).resolve() if target else path
             assert found.is_file(), f"{path.name}: {link['href']}"
+            if part.startswith("open="):
+                assert target == "gallery.html"
+                continue
             assert not part or any(attributes.get("id") == part for _, attributes in Page(found).tags)
 
 
@@ -69,7 +75,13 @@ def test_a_policy_lets_nothing_but_our_script_run(finished, store: Path, tmp_pat
         (meta,) = Page(path).all("meta", **{"http-equiv": "Content-Security-Policy"})
         policy = dict(part.strip().split(" ", 1) for part in meta["content"].split(";"))
         assert policy["default-src"] == "'none'" and policy["script-src"].startswith("'sha256-")
-        assert len(Page(path).all("script")) == 1
+        own, beside = (
+            [script for script in Page(path).all("script") if ("src" in script) == there] for there in (False, True)
+        )
+        gallery = path.name == "gallery.html"
+        assert len(own) == policy["script-src"].count("'sha256-") == 1 + gallery
+        assert bool(beside) == ("'self'" in policy["script-src"]) == gallery
+        assert "unsafe" not in policy["script-src"]
 
 
 def test_floor_ceiling_and_failures_stand_beside_the_means(finished, store: Path, tmp_path: Path) -> None:

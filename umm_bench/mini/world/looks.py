@@ -173,8 +173,6 @@ def held_out(concept: str, look: Look) -> bool:
 def draw(rng: np.random.Generator, concept: str, has_second: bool, held: bool | None = None) -> Look:
     """A look for a drawing of a concept: a main colour, half the time a pattern, a second colour where it has room.
 
-    So what a look leaves as drawn is no colour that another look could have given.
-
     `held` asks for one that is `held_out`, or for one that is not; None takes either. One in twelve of those that are
     not is a pattern on the drawing's own colours.
     """
