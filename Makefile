@@ -3,6 +3,8 @@ PYTHON ?= python3
 PY := .venv/bin/python
 INSTALLED := .venv/.installed
 OLDEST := .venv-oldest/bin/python
+# Two processes of one thread each: the models of the tests are too small for more threads to help.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses 2 --dist loadfile
 PIP := -m pip install --quiet --disable-pip-version-check
 
 .PHONY: help bench focus test test-slow test-oldest fuzz lint smoke docs mini clean
@@ -24,7 +26,7 @@ focus: $(INSTALLED) ## mine what the rare subjects of the last run lack, train o
 	$(PY) -m umm_bench.focus
 
 test: $(INSTALLED) ## the tests
-	$(PY) -m pytest
+	$(PYTEST)
 
 test-slow: $(INSTALLED) ## full-size checks, and every command of the documents that runs on mini
 	$(PY) -m pytest -m slow
@@ -32,7 +34,7 @@ test-slow: $(INSTALLED) ## full-size checks, and every command of the documents 
 test-oldest: ## the tests with the oldest releases that are supported, in .venv-oldest
 	test -x $(OLDEST) || $(PYTHON) -m venv .venv-oldest
 	$(OLDEST) $(PIP) -c constraints-oldest.txt -e ".[test]"
-	$(OLDEST) -m pytest
+	$(PYTEST:$(PY)%=$(OLDEST)%)
 
 fuzz: $(INSTALLED) ## 10,000 inputs of each kind, new ones each time, and what became of them
 	UMM_FUZZ=1 $(PY) -m pytest tests/fuzz

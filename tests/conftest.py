@@ -18,6 +18,7 @@ WORDS = ["a", "an", "the", "dog", "cat", "on", "in", "of", "and", "snow", "beach
 LENGTH = 24
 TEXT_DIM = 32
 IMAGE_DIM = 24
+OUTCOMES: dict[str, dict[str, int]] = {}  # of the fuzz: test -> what became of its inputs -> how many
 
 
 def make_tokenizer() -> CLIPTokenizer:
@@ -133,3 +134,19 @@ def tiny_image_encoder() -> tuple[CLIPVisionModelWithProjection, CLIPImageProces
 @pytest.fixture(scope="session")
 def tiny_tokenizer() -> CLIPTokenizer:
     return make_tokenizer()
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Gathers the fuzz's outcomes where its tests report to: with several processes, not where they ran."""
+    if report.when == "teardown":
+        outcomes = dict(report.user_properties).get("outcomes")
+        if outcomes:
+            OUTCOMES[report.nodeid.rpartition("::")[2]] = dict(outcomes)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if OUTCOMES:
+        terminalreporter.section("inputs tried, by outcome")
+    for name, counts in OUTCOMES.items():
+        shown = ", ".join(f"{count} {outcome}" for outcome, count in list(counts.items())[:8])
+        terminalreporter.write_line(f"{name}: {sum(counts.values())} tried: {shown}")

@@ -14,18 +14,10 @@ settings.register_profile("ci", max_examples=20, derandomize=True, database=None
 settings.register_profile("fuzz", max_examples=10_000, **UNLIMITED)
 settings.load_profile("fuzz" if os.environ.get("UMM_FUZZ") == "1" else "ci")
 
-OUTCOMES: dict[str, Counter[str]] = {}
-
 
 @pytest.fixture
 def outcomes(request):
     """A Counter of this test's inputs by what became of them, shown at the end."""
-    return OUTCOMES.setdefault(request.node.name, Counter())
-
-
-def pytest_terminal_summary(terminalreporter):
-    if OUTCOMES:
-        terminalreporter.section("inputs tried, by outcome")
-    for name, counts in OUTCOMES.items():
-        shown = ", ".join(f"{count} {outcome}" for outcome, count in counts.most_common(8))
-        terminalreporter.write_line(f"{name}: {counts.total()} tried: {shown}")
+    counts: Counter[str] = Counter()
+    yield counts
+    request.node.user_properties.append(("outcomes", counts.most_common()))
