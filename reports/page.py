@@ -31,19 +31,33 @@ def write_page(
     inline: Sequence[Markup] = (),
     **context: Any,
 ) -> Path:
-    """A template of ours as the file `target`, whole or not at all.
+    """A template of ours as the file `target`, whole or not at all. The rest as `page_text`."""
+    text = page_text(template, target.name, assets, files, inline, **context)
+    with whole_file(target) as path:
+        path.write_text(text, encoding="utf-8")
+    return target
+
+
+def page_text(
+    template: str,
+    here: str,
+    assets: Sequence[str] = (),
+    files: Sequence[str] = (),
+    inline: Sequence[Markup] = (),
+    served: bool = False,
+    **context: Any,
+) -> str:
+    """A template of ours as HTML; `here` is its own address.
 
     `assets` are our scripts and styles that the page has beside those of all pages; after them come `files`, scripts
-    that lie beside the page, or `inline`, scripts in it.
+    that lie beside the page, or `inline`, scripts in it. A page that is `served` may ask its own server.
     """
     named = ("report.js", "report.css", *assets)
     scripts = [*(asset(name) for name in named if name.endswith(".js")), *inline]
     styles = [asset(name) for name in named if name.endswith(".css")]
-    shared = {"styles": styles, "scripts": scripts, "files": files, "policy": policy(scripts, bool(files))}
-    text = environment().get_template(template).render(here=target.name, **shared, **context)
-    with whole_file(target) as path:
-        path.write_text(text, encoding="utf-8")
-    return target
+    allowed = policy(scripts, bool(files)) + "; connect-src 'self'" * served
+    shared = {"styles": styles, "scripts": scripts, "files": files, "policy": allowed}
+    return environment().get_template(template).render(here=here, **shared, **context)
 
 
 @cache

@@ -98,7 +98,8 @@ def _paths(args: argparse.Namespace) -> list[Path]:
     return [args.out.with_stem(f"{args.out.stem}-{i}") for i in range(args.num_images)]
 
 
-def _check_length(tokenizer: Any, option: str, text: str) -> None:
+def check_length(tokenizer: Any, option: str, text: str) -> None:
+    """Raises UserError for a text that the base would cut off."""
     tokens = len(tokenizer(text, verbose=False).input_ids)
     if tokens > tokenizer.model_max_length:
         raise UserError(
@@ -151,8 +152,8 @@ def sample(args: argparse.Namespace) -> None:
 def _draw(args: argparse.Namespace, pipe: "UMMPipeline", subjects: list["Subject"]) -> None:
     import torch
 
-    _check_length(pipe.tokenizer, "--prompt", args.prompt)
-    _check_length(pipe.tokenizer, "--negative-prompt", args.negative_prompt or "")
+    check_length(pipe.tokenizer, "--prompt", args.prompt)
+    check_length(pipe.tokenizer, "--negative-prompt", args.negative_prompt or "")
     try:
         pipe.scheduler.set_timesteps(args.steps)
     except ValueError as error:
