@@ -62,7 +62,8 @@ LAYERS: tuple[dict[str, str], ...] = (
     {"mini.evaluation": "umm_bench.mini.evaluation", "reports": "reports"},
     {
         "umm_bench: commands": "umm_bench umm_bench.run umm_bench.train umm_bench.sample umm_bench.rare "
-        "umm_bench.focus umm_bench.validate_metrics umm_bench.export umm_bench.replay",
+        "umm_bench.focus umm_bench.validate_metrics umm_bench.export umm_bench.replay umm_bench.demo umm_bench.vote "
+        "umm_bench.playground",
         "mini: commands": "umm_bench.mini.pretrain umm_bench.mini.evaluate umm_bench.mini.cards",
     },
     {"benchmarks": "benchmarks"},
