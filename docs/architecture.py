@@ -15,13 +15,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURE = ROOT / "docs" / "architecture.svg"
-ROOTS = ("atomic", "figures", "curation", "umm_bench", "baselines", "reports", "benchmarks")
+ROOTS = ("atomic", "design", "figures", "curation", "umm_bench", "baselines", "reports", "benchmarks")
 
 LAYERS: tuple[dict[str, str], ...] = (
     # From the ground up: a room and its modules, a package standing for all that is in it (those in HOUSES: for their
     # __init__ only). A room imports itself and rooms of lower layers.
     {
-        "figures, atomic": "figures atomic",
+        "figures, atomic, design": "figures atomic design",
         "curation: ground": "curation.errors curation.config curation.records curation.defaults curation.arguments",
         "umm_bench: ground": "umm_bench.errors umm_bench.images umm_bench.seeding umm_bench.weights "
         "umm_bench.registry umm_bench.configs",

@@ -1,7 +1,5 @@
 """What all pages share: one frame, one style, one script, and that nothing else runs or loads."""
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -11,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from atomic import whole_file
+from design import policy, style
 from reports import words
 
 HERE = Path(__file__).parent
@@ -54,7 +53,7 @@ def page_text(
     """
     named = ("report.js", "report.css", *assets)
     scripts = [*(asset(name) for name in named if name.endswith(".js")), *inline]
-    styles = [asset(name) for name in named if name.endswith(".css")]
+    styles = [Markup(style()), *(asset(name) for name in named if name.endswith(".css"))]
     allowed = policy(scripts, bool(files)) + "; connect-src 'self'" * served
     shared = {"styles": styles, "scripts": scripts, "files": files, "policy": allowed}
     return environment().get_template(template).render(here=here, **shared, **context)
@@ -81,15 +80,3 @@ def environment() -> Environment:
 def asset(name: str) -> Markup:
     """A file of ours, which goes into the page unescaped."""
     return Markup((HERE / "assets" / name).read_text(encoding="utf-8"))
-
-
-def policy(scripts: Sequence[str], files: bool = False) -> str:
-    """A content-security-policy: our scripts by their digests (and, with `files`, those beside the page), styles of the
-    page, pictures beside it, and nothing else.
-    """
-    digests = [base64.b64encode(hashlib.sha256(f"\n{script}\n".encode()).digest()).decode() for script in scripts]
-    allowed = " ".join([f"'sha256-{digest}'" for digest in digests] + ["'self'"] * files)
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src 'unsafe-inline'; img-src 'self' data:;"
-        " base-uri 'none'; form-action 'none'"
-    )

@@ -1,6 +1,7 @@
 """Tiny random models in the shape of Stable Diffusion 1.x, built from configurations: nothing is downloaded."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +15,20 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
+from tests.reports.browsing import chromium
+
 WORDS = ["a", "an", "the", "dog", "cat", "on", "in", "of", "and", "snow", "beach", "red", "small", "fox", "blue"]
 LENGTH = 24
 TEXT_DIM = 32
 IMAGE_DIM = 24
 OUTCOMES: dict[str, dict[str, int]] = {}  # of the fuzz: test -> what became of its inputs -> how many
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """One for all tests: Playwright runs once in a process."""
+    with chromium() as started:
+        yield started
 
 
 def make_tokenizer() -> CLIPTokenizer:

@@ -20,12 +20,13 @@ def test_every_module_and_data_file_is_in_it(wheel):
     there = set(wheel.namelist())
     wanted = set(MODULES)
     for package in PACKAGES:
-        for pattern in ("*.py", "templates/*", "assets/*", "weights/**/*", "*.jsonl", "mini/figures.json"):
+        for pattern in ("*.py", "templates/*", "assets/*", "weights/**/*", "*.jsonl", "*.css", "mini/figures.json"):
             wanted |= {str(f.relative_to(ROOT)) for f in (ROOT / package).rglob(pattern) if f.is_file()}
     wanted = {name for name in wanted if not any(part.startswith((".", "__pycache__")) for part in Path(name).parts)}
     assert {
         "reports/templates/base.html.j2",
         "umm_bench/mini/assets/sprites.parquet",
+        "design/base.css",
         "reports/assets/report.js",
     } < wanted
     assert wanted - there == set()

@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("curation", "umm_bench", "baselines", "reports", "benchmarks")
+PACKAGES = ("design", "curation", "umm_bench", "baselines", "reports", "benchmarks")
 MODULES = tuple(sorted(file.name for file in ROOT.glob("*.py")))
 
 

@@ -21,6 +21,7 @@ from PIL import Image, ImageOps
 from curation.output.tally import Tally
 from curation.output.writer import Layout
 from curation.vision.images import thumbnail
+from design import policy, style
 
 SHOWN_PAIRS = 24
 BROWSED_PAIRS = 480
@@ -52,6 +53,18 @@ class Report:
         self._seed = seed
         self._templates = Environment(loader=PackageLoader("curation"), autoescape=True)
 
+    def _page(self, template: str, script: str = "", **context: Any) -> str:
+        """A template with the design of all pages; `script`, one of ours, is all that may run in it."""
+        from markupsafe import Markup
+
+        ours = [self._source(script)] if script else []
+        shared = {"style": Markup(style()), "own_style": Markup(self._source("pages.css")), "policy": policy(ours)}
+        return self._templates.get_template(template).render(script=Markup("".join(ours)), **shared, **context)
+
+    def _source(self, name: str) -> str:
+        assert self._templates.loader
+        return self._templates.loader.get_source(self._templates, name)[0]
+
     @cached_property
     def _pairs(self) -> list[dict[str, Any]]:
         return [shown(row) for row in sample_rows(self._layout, self._seed)]
@@ -62,7 +75,8 @@ class Report:
             ("Rejected rows", tally.rows_read, tally.row_reasons.most_common()),
             ("Rejected phrases", tally.phrases, tally.phrase_reasons.most_common()),
         ]
-        return self._templates.get_template("report.html").render(
+        return self._page(
+            "report.html",
             tally=tally,
             head=self._head,
             funnel=funnel(tally),
@@ -74,7 +88,7 @@ class Report:
         )
 
     def pairs(self) -> str:
-        return self._templates.get_template("pairs.html").render(pairs=self._pairs, total=self._tally.pairs)
+        return self._page("pairs.html", "pairs.js", pairs=self._pairs, total=self._tally.pairs)
 
 
 def bars(counts: Iterable[tuple[str, int]], top: int | None = None) -> list[Bar]:

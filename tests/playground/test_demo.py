@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.reports.browsing import DESK, PHONE, chromium, tab, until
+from tests.reports.browsing import DESK, PHONE, tab, until
 from umm_bench import demo
 from umm_bench.base import load_base
 from umm_bench.errors import UserError
@@ -159,12 +159,6 @@ def test_a_port_that_is_taken_is_one_line(served, made, capsys):
         Server(made, served.server_address[1])
     assert demo.main(["--port", "70000"]) == 2
     assert "--port must be at most 65535" in capsys.readouterr().err
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as started:
-        yield started
 
 
 def opened(seen, served):

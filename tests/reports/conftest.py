@@ -1,10 +1,8 @@
 """A small finished run in a real store: two subjects, two prompts, three methods, one lost image."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +10,6 @@ from PIL import Image
 
 from benchmarks.synthetic_run import make_run
 from reports.render import render_run
-from tests.reports.browsing import chromium
 from umm_bench.bench.store import Store
 
 
@@ -136,12 +133,6 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
         failure["evidence_json"] = {"best_design": NASTY, "margin": 0.12345, "scores": {"dino": 0.5}}
         store.replace_of_run("failures", RUN, [failure])
     return FinishedRun(store.path, RUN, METHODS, METRICS, NASTY)
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="session")
