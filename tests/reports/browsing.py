@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from reports.screenshots import chromium_path
 
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 MISSING = "there is no Chromium: `apt-get install chromium`, or `python -m playwright install chromium`"
@@ -21,8 +22,7 @@ def chromium() -> Iterator[Any]:
     """Playwright's own or the system's; skips where there is none."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `dev`)")
     with playwright.sync_playwright() as started:
-        own = Path(started.chromium.executable_path)
-        found = str(own) if own.is_file() else shutil.which("chromium") or shutil.which("google-chrome")
+        found = chromium_path(started)
         if found is None:
             pytest.skip(MISSING)
         browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
