@@ -12,7 +12,7 @@ import duckdb
 from umm_bench.bench.keeping import migrations
 from umm_bench.errors import UserError
 
-VERSION = 3
+VERSION = 4
 
 SCHEMA = """
 create table if not exists schema_version (version integer);
@@ -172,6 +172,34 @@ create table if not exists rarity_focus (
 create table if not exists focus_gains (
     run_id text, before_run_id text, method text, metric text, subject text, before double, after double,
     primary key (run_id, before_run_id, method, metric, subject)
+);
+create table if not exists trial_figures (
+    name text primary key,         -- as validate_metrics prints it
+    value double, unit text, higher_is_better boolean, bar double,
+    note text,                     -- its interval, and what it is of
+    measured timestamp, command text
+);
+create table if not exists replays (
+    run_id text, rule text, says text,
+    place integer,                 -- of the rule, 1 is the bench's own, which the others are held against
+    metric text, subject_count integer, method text,
+    mean double,
+    rank integer,                  -- by this rule, 1 is the best
+    left_out integer,              -- samples that the rule cannot score, and its means do not count
+    tau double,                    -- Kendall's, of its order of the methods and the bench's own
+    primary key (run_id, rule, metric, subject_count, method)
+);
+create table if not exists ballots (
+    ballot text, pair integer, run_id text,
+    left_key text, right_key text, -- the samples that voters see there; null in an attention check
+    expected text,                 -- what an attention check wants to hear; else null
+    primary key (ballot, pair)
+);
+create table if not exists votes (
+    ballot text, pair integer, voter text,
+    answer text,                   -- 'left', 'right' or 'tie'
+    seconds double,                -- that it took
+    primary key (ballot, pair, voter)
 );
 """
 

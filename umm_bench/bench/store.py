@@ -32,7 +32,7 @@ PUBLISH_SECONDS = 5.0
 
 CONCLUSIONS = (
     *("summaries", "comparisons", "ranks", "training_seeds", "failures", "set_scores"),
-    *("rarity", "rarity_fits", "rarity_focus"),
+    *("rarity", "rarity_fits", "rarity_focus", "replays"),
 )
 """Tables of what was concluded from a run's samples and scores."""
 

@@ -33,7 +33,7 @@ TABLES = {
         name: f"select * from {name} where run_id = ?"
         for name in (
             *("runs", "executions", "summaries", "comparisons", "ranks", "training_seeds", "set_scores", "failures"),
-            *("rarity", "rarity_fits"),
+            *("rarity", "rarity_fits", "replays"),
         )
     },
 }
