@@ -202,6 +202,27 @@ def _room(levels: Sequence[float]) -> list[float]:
     return [min(levels) - room, max(levels) + room]
 
 
+def rank_lines(values: Sequence[Mapping[str, Any]], methods: Sequence[str], rules: Sequence[str], says: str) -> Chart:
+    """How ranks move from rule to rule, a line a method: rows of rule, method and rank."""
+    most = max(row["rank"] for row in values)
+    base = alt.Chart(rows(values), width={"step": 95}, height=max(90, 34 * most)).encode(
+        x=alt.X("rule:N", sort=list(rules), title=None, axis={"labelAngle": 0}),
+        y=alt.Y(
+            "rank:Q",
+            title="rank",
+            scale=alt.Scale(domain=[most + 0.4, 0.6], nice=False),
+            axis={"values": list(range(1, most + 1)), "format": "d"},
+        ),
+        color=alt.Color("method:N", scale=method_colour(methods), title=None, legend=alt.Legend(orient="top")),
+    )
+    shape = alt.Shape("method:N", scale=alt.Scale(domain=list(methods)), legend=None)
+    return svg(
+        base.mark_line(strokeWidth=2) + base.mark_point(filled=True, size=80, opacity=1).encode(shape=shape),
+        says,
+        values,
+    )
+
+
 def over_rarity(
     points: Sequence[Mapping[str, Any]],
     lines: Sequence[Mapping[str, Any]],

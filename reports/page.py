@@ -19,6 +19,8 @@ PAGES = (
     ("several.html", "Several subjects"),
     ("rare.html", "Rare subjects"),
     ("claims.html", "Claims"),
+    ("trial.html", "Metrics on trial"),
+    ("replayed.html", "Protocols replayed"),
 )
 
 

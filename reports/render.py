@@ -18,6 +18,8 @@ from reports.claims import FEWEST_CASES, read_claims
 from reports.data import Reader, Report, extent, in_order, latest_run, open_store, read_report
 from reports.gallery import write_gallery
 from reports.grid import write_grid
+from reports.judges.replayed import replayed_page
+from reports.judges.trial import trial_page
 from reports.page import PAGES, write_page
 from reports.pictures import Pictures
 from reports.rare import AXES, FOCUS_SHOWN, Rare, place, read_rare
@@ -56,10 +58,16 @@ def render_run(
         folder = output / file_name(run_id)
         pictures = Pictures(folder)
         files = write_gallery(reader, report, pictures)
+        judges = {
+            "trial": trial_page(connection),
+            "replayed": replayed_page(reader, report),
+        }
     shared: dict[str, Any] = {
         "run": report.run,
         "pages": (*PAGES, COMPARED) if compared else PAGES,
         "report": report,
+        "store": store_path,
+        "folder": store_path.parent,
         "picture": pictures.of,
         "colour": {method: i % COLOURS for i, method in enumerate(report.methods)},
     }
@@ -69,6 +77,8 @@ def render_run(
     write_page(
         "claims.html.j2", folder / "claims.html", claims=read_claims(report, rare), fewest=FEWEST_CASES, **shared
     )
+    for name, content in judges.items():
+        write_page(f"{name}.html.j2", folder / f"{name}.html", **content, **shared)
     if compared:
         write_page("compare.html.j2", folder / COMPARED[0], fewest=FEWEST_CASES, **compared, **shared)
     else:  # of an earlier rendering

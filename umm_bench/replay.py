@@ -1,7 +1,8 @@
 """Score the pictures of a run by the rules of others: `python -m umm_bench.replay [--run latest] [--json]`.
 
 Takes a run from the store and scores its pictures as the scripts of Kosmos-G, DreamBench++, UNO and PSRBench would,
-with the same models for all, and shows how the ranks of the methods move by the rules alone.
+with the same models for all, and shows how the ranks of the methods move by the rules alone. What it finds stays in the
+store, for the report.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -20,9 +22,10 @@ from rich.table import Table
 from figures import Figure
 from umm_bench.bench.judging.protocols import METRICS, RULES, Models, Picture, Rule
 from umm_bench.bench.keeping.frames import find_run
+from umm_bench.bench.keeping.judges import keep_replay
 from umm_bench.bench.leaderboard import COUNTS
 from umm_bench.bench.scoring import FEATURES
-from umm_bench.bench.store import Answers, OpenAnswers
+from umm_bench.bench.store import Answers, OpenAnswers, Store
 from umm_bench.cli.arguments import Parser
 from umm_bench.cli.commands import quiet_libraries, run_command
 from umm_bench.errors import UserError
@@ -118,6 +121,17 @@ def figures(rows: Sequence[Replayed]) -> Iterator[Figure]:
             yield Figure(f"{name}.tau", round(tau, 4), "Kendall", True, None, f"with {own.rule.name}: {own.rule.says}")
 
 
+def kept(rows: Sequence[Replayed]) -> Iterator[dict[str, Any]]:
+    """Rows of the table `replays`."""
+    places = {rule.name: place for place, rule in enumerate(RULES, start=1)}
+    for row in rows:
+        own = next(each for each in rows if (each.metric, each.count) == (row.metric, row.count))
+        about = {"rule": row.rule.name, "says": row.rule.says, "place": places[row.rule.name], "metric": row.metric}
+        about |= {"subject_count": row.count, "left_out": row.left_out, "tau": agreement(own, row)}
+        for method, mean in row.means.items():
+            yield {**about, "method": method, "mean": mean, "rank": row.ranks[method]}
+
+
 def show(rows: Sequence[Replayed], console: Console) -> None:
     for metric, count in dict.fromkeys((row.metric, row.count) for row in rows):
         some = [row for row in rows if (row.metric, row.count) == (metric, count)]
@@ -167,6 +181,8 @@ def _command(words: list[str]) -> None:
             print(json.dumps(figure.as_dict()), flush=True)
     else:
         show(rows, Console())
+    with Store(options.store) as store:
+        keep_replay(store, run_id, list(kept(rows)))
 
 
 if __name__ == "__main__":

@@ -11,11 +11,13 @@ subjects against the same two with looks changed over.
 
 from __future__ import annotations
 
+import shlex
 import sys
 from argparse import Namespace, RawDescriptionHelpFormatter
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,8 +27,12 @@ from rich.console import Console
 from rich.table import Table
 
 from figures import Figure, emit
+from umm_bench.bench.keeping.judges import keep_trial
+from umm_bench.bench.store import Store
 from umm_bench.cli.arguments import Parser, whole
 from umm_bench.cli.commands import quiet_libraries, run_command
+from umm_bench.cli.outputs import check_folder
+from umm_bench.errors import UserError
 from umm_bench.metrics.base import METRICS
 from umm_bench.metrics.several import LABELS, SeveralConfig
 from umm_bench.mini.evaluation.intervals import bootstrap
@@ -142,7 +148,12 @@ def _validate(argv: list[str] | None) -> None:
     parser.add_argument("--detector", default="mini", help="the detector: mini, a folder or a hub id")
     parser.add_argument("--clip", default="mini", help="the CLIP: mini, a folder or a hub id")
     parser.add_argument("--subjects", type=whole(2), default=SUBJECTS, help=f"composed alone (default {SUBJECTS})")
+    parser.add_argument("--store", type=Path, metavar="FOLDER", help="keep the figures there too, for the report")
     args = parser.parse_args(argv)
+    if args.store and args.tune:
+        raise UserError("--store keeps what is reported, and --tune measures what things were chosen on")
+    if args.store:
+        check_folder(args.store, "--store")
     quiet_libraries()
     key, config = TUNE if args.tune else TRIAL, SeveralConfig(args.encoder, args.detector)
     rows = [*labelled(args.pairs, key, config)]
@@ -152,6 +163,10 @@ def _validate(argv: list[str] | None) -> None:
     emit([*told, *(confusion(rows) if args.json else ()), *trial], args.json)
     if not args.json:
         Console().print(_matrix(rows))
+    if args.store:
+        command = shlex.join(["python", "-m", "umm_bench.validate_metrics", *(sys.argv[1:] if argv is None else argv)])
+        with Store(args.store) as store:
+            keep_trial(store, [*told, *confusion(rows), *trial], datetime.now(UTC).replace(tzinfo=None), command)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from curation.records import Box
 from umm_bench import replay
 from umm_bench.bench.judging import protocols
 from umm_bench.bench.judging.protocols import Models, Picture
+from umm_bench.bench.store import OpenAnswers
 from umm_bench.errors import UserError
 
 FEATURES = {
@@ -104,6 +105,12 @@ def test_a_run_is_replayed_from_its_store(bench, tmp_path, capsys):
     rows = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
     assert {f"replay.{rule.name}.dino.1.painter" for rule in protocols.RULES} <= rows.keys()
     assert "replay.uno.dino.2.painter" in rows and "replay.kosmos_g.dino.2.painter" not in rows
+    with OpenAnswers(tmp_path / "reports") as answers:
+        kept = answers.rows("select * from replays")
+    found = {f"replay.{r['rule']}.{r['metric']}.{r['subject_count']}.{r['method']}": r for r in kept}
+    assert found.keys() == {name for name in rows if not name.endswith(".tau")}
+    assert all(round(row["mean"], 4) == rows[name]["value"] for name, row in found.items())
+    assert {row["rule"]: row["place"] for row in kept} == {rule.name: n for n, rule in enumerate(protocols.RULES, 1)}
     assert replay.main(["--store", str(tmp_path / "none")]) == 2
     assert replay.main([*words, "--run", "run-x"]) == 2
     assert replay.main([*words, "--dino", "/nowhere"]) == 2

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from umm_bench import validate_metrics
+from umm_bench.bench.store import OpenAnswers
 from umm_bench.metrics.base import Score
 from umm_bench.metrics.several import LABELS
 from umm_bench.mini.evaluation import several, trial
@@ -44,9 +45,14 @@ def test_each_way_to_go_wrong_shows_what_its_truth_says():
             assert not set.intersection(*parts)
 
 
-def test_most_labels_are_right_and_the_matrix_counts_every_subject(capsys):
-    assert validate_metrics.main(["--json", "--pairs", str(PAIRS), "--subjects", "3"]) == 0
+def test_most_labels_are_right_and_the_matrix_counts_every_subject(capsys, tmp_path):
+    words = ["--json", "--pairs", str(PAIRS), "--subjects", "3", "--store", str(tmp_path)]
+    assert validate_metrics.main(words) == 0
     rows = {row["name"]: row for row in map(json.loads, capsys.readouterr().out.splitlines())}
+    with OpenAnswers(tmp_path) as answers:
+        kept = {row["name"]: row for row in answers.rows("select * from trial_figures")}
+    assert {name: row["value"] for name, row in kept.items()} == {name: row["value"] for name, row in rows.items()}
+    assert "--subjects 3" in kept["validate.AUC.dino"]["command"] and kept["validate.AUC.dino"]["note"]
     accuracy = rows["validate.failure_label.accuracy"]
     subjects = PAIRS * (6 + 5)  # two in each picture: six pictures of two classes, five of one
     assert accuracy["bar"] == 0.85 and f"{subjects} subjects of {PAIRS} pairs" in accuracy["note"]
@@ -66,7 +72,14 @@ def test_most_labels_are_right_and_the_matrix_counts_every_subject(capsys):
         )
 
 
-@pytest.mark.parametrize(("words", "says"), [(["--pairs", "0"], "--pairs"), (["--encoder", "nowhere"], "nowhere")])
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--pairs", "0"], "--pairs"),
+        (["--encoder", "nowhere"], "nowhere"),
+        (["--tune", "--store", "anywhere"], "--tune measures what things were chosen on"),
+    ],
+)
 def test_what_cannot_be_measured_is_one_line(capsys, words, says):
     assert validate_metrics.main(words) == 2
     error = capsys.readouterr().err

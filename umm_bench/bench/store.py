@@ -180,6 +180,12 @@ class Store(Answers):
             self.connection.execute(f"delete from {table} where run_id = ?", [run_id])
             self._insert(table, [{"run_id": run_id, **row} for row in rows])
 
+    def replace_all(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """What `table` says becomes `rows`, all or none."""
+        with _Transaction(self.connection):
+            self.connection.execute(f"delete from {table}")
+            self._insert(table, rows)
+
     def _insert(self, table: str, rows: Sequence[Mapping[str, Any]]) -> None:
         if rows:
             names = list(rows[0])
