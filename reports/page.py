@@ -21,6 +21,7 @@ PAGES = (
     ("claims.html", "Claims"),
     ("trial.html", "Metrics on trial"),
     ("replayed.html", "Protocols replayed"),
+    ("people.html", "People's votes"),
 )
 
 

@@ -18,6 +18,7 @@ from reports.claims import FEWEST_CASES, read_claims
 from reports.data import Reader, Report, extent, in_order, latest_run, open_store, read_report
 from reports.gallery import write_gallery
 from reports.grid import write_grid
+from reports.judges.people import people_page
 from reports.judges.replayed import replayed_page
 from reports.judges.trial import trial_page
 from reports.page import PAGES, write_page
@@ -61,6 +62,7 @@ def render_run(
         judges = {
             "trial": trial_page(connection),
             "replayed": replayed_page(reader, report),
+            "people": people_page(reader, report),
         }
     shared: dict[str, Any] = {
         "run": report.run,

@@ -10,6 +10,7 @@ from PIL import Image
 
 from benchmarks.synthetic_run import make_run
 from reports.render import render_run
+from tests.reports.judged import judge
 from umm_bench.bench.store import Store
 
 
@@ -137,6 +138,8 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
 
 @pytest.fixture(scope="session")
 def made_up(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The first page of a rendered run of 400 made-up samples."""
+    """The first page of a rendered run of 400 made-up samples, which has been judged."""
     folder = tmp_path_factory.mktemp("made-up")
-    return render_run(folder / "umm_bench.duckdb", make_run(folder, samples=400, side=160), folder)
+    run_id = make_run(folder, samples=400, side=160)
+    judge(folder, run_id)
+    return render_run(folder / "umm_bench.duckdb", run_id, folder)

@@ -90,6 +90,7 @@ class Studio:
         subject = self._subjects(asked)[0]
         made: SubjectCard | None = subject.card
         if made is None:
+            assert subject.image is not None  # of a subject without a card
             with self._alone:
                 made = self.pipe.make_card(subject.image, subject.words)
         elif made.phrase != subject.words:

@@ -41,14 +41,14 @@ def rank_methods(scores: Mapping[str, Mapping[PairKey, float]], lower_is_better:
         return []
     wins = np.sum(list(by_subject.values()), axis=0)
     played = (wins + wins.T).sum(axis=1)
-    strengths = _strengths(methods, wins)
-    ranks = _ranks(strengths)
-    without = [_ranks(_strengths(methods, wins - without)) for without in _leaving_out(by_subject)]
+    found = strengths(methods, wins)
+    ranks = _ranks(found)
+    without = [_ranks(strengths(methods, wins - without)) for without in _leaving_out(by_subject)]
     rows = [
         Rank(
             method,
             int(ranks[i]),
-            float(strengths[i]),
+            float(found[i]),
             float(wins[i].sum() / played[i]),
             int(played[i]),
             int(min(each[i] for each in [ranks, *without])),
@@ -82,8 +82,8 @@ def _leaving_out(by_cluster: Mapping[tuple[str, ...], np.ndarray]) -> list[np.nd
     return [np.asarray(table) for table in tables] if len(subjects) > 1 else []
 
 
-def _strengths(methods: Sequence[str], wins: np.ndarray) -> np.ndarray:
-    """They sum to 1."""
+def strengths(methods: Sequence[str], wins: np.ndarray) -> np.ndarray:
+    """Of the methods, where `wins` [M, M] is how often that of a row beats that of a column; they sum to 1."""
     import evalica
 
     pairs = list(combinations(range(len(methods)), 2))
@@ -94,8 +94,8 @@ def _strengths(methods: Sequence[str], wins: np.ndarray) -> np.ndarray:
     found = evalica.bradley_terry(
         firsts, seconds, winners, weights=[float(each) for each in weights], tolerance=1e-9, limit=100_000
     )
-    strengths = np.array([found.scores[i] for i in range(len(methods))])
-    return strengths / strengths.sum()
+    scores = np.array([found.scores[i] for i in range(len(methods))])
+    return scores / scores.sum()
 
 
 def _ranks(strengths: np.ndarray) -> np.ndarray:
