@@ -10,7 +10,7 @@ from typing import Any
 
 import duckdb
 
-from reports.several import SEVERAL_ROWS, Several, read_several
+from reports.findings.several import SEVERAL_ROWS, Several, read_several
 from umm_bench.bench import schema, statistics
 from umm_bench.errors import UserError
 

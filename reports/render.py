@@ -16,6 +16,7 @@ from reports.bundle import write_single, write_zip
 from reports.charts import COLOURS, dots, label_bars, over_rarity
 from reports.claims import FEWEST_CASES, read_claims
 from reports.data import Reader, Report, extent, in_order, latest_run, open_store, read_report
+from reports.findings.several import LABELS, MEANINGS
 from reports.gallery import write_gallery
 from reports.grid import write_grid
 from reports.judges.people import people_page
@@ -26,7 +27,6 @@ from reports.pictures import Pictures
 from reports.rare import AXES, FOCUS_SHOWN, Rare, place, read_rare
 from reports.results import results_page
 from reports.runs import write_index
-from reports.several import LABELS, MEANINGS
 from reports.words import file_name, title_of
 from umm_bench.cli.arguments import Parser
 from umm_bench.cli.commands import run_command

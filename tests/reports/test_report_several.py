@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from reports.data import read_report
+from reports.findings.several import LABELS
 from reports.render import render_run
-from reports.several import LABELS
 from tests.reports.test_render_run import Page
 from umm_bench.bench.store import Store
 
