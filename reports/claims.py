@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from reports.data import Report, Sample
-from reports.rare import Rare
+from reports.findings.rare import Rare
 from reports.words import title_of
 from umm_bench.bench.selection import FLOOR
 from umm_bench.bench.statistics import Interval, mean_interval, paired_effect

@@ -16,6 +16,7 @@ from reports.bundle import write_single, write_zip
 from reports.charts import COLOURS, dots, label_bars, over_rarity
 from reports.claims import FEWEST_CASES, read_claims
 from reports.data import Reader, Report, extent, in_order, latest_run, open_store, read_report
+from reports.findings.rare import AXES, FOCUS_SHOWN, Rare, place, read_rare
 from reports.findings.several import LABELS, MEANINGS
 from reports.gallery import write_gallery
 from reports.grid import write_grid
@@ -24,7 +25,6 @@ from reports.judges.replayed import replayed_page
 from reports.judges.trial import trial_page
 from reports.page import PAGES, write_page
 from reports.pictures import Pictures
-from reports.rare import AXES, FOCUS_SHOWN, Rare, place, read_rare
 from reports.results import results_page
 from reports.runs import write_index
 from reports.words import file_name, title_of

@@ -8,7 +8,7 @@ import pytest
 
 from reports.claims import FEWEST_CASES, Claim, read_claims
 from reports.data import Reader, open_store
-from reports.rare import read_rare
+from reports.findings.rare import read_rare
 from reports.render import render_run
 from tests.reports.test_render_run import Page
 from tests.reports.test_report_rare import add_rarity

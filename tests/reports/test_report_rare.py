@@ -9,7 +9,7 @@ import duckdb
 import pytest
 
 from reports.data import Reader, open_store
-from reports.rare import place, read_rare
+from reports.findings.rare import place, read_rare
 from reports.render import render_run
 from tests.reports.test_render_run import Page
 
