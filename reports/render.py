@@ -14,8 +14,8 @@ from reports.against.compare import compare_page
 from reports.against.published import write_published
 from reports.bundle import write_single, write_zip
 from reports.charts import COLOURS, dots, label_bars, over_rarity
-from reports.claims import FEWEST_CASES, read_claims
 from reports.data import Reader, Report, extent, in_order, latest_run, open_store, read_report
+from reports.findings.claims import FEWEST_CASES, read_claims
 from reports.findings.rare import AXES, FOCUS_SHOWN, Rare, place, read_rare
 from reports.findings.several import LABELS, MEANINGS
 from reports.gallery import write_gallery

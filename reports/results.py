@@ -4,8 +4,8 @@ import re
 from typing import Any
 
 from reports.charts import Chart, against_cost, trade_off
-from reports.claims import FEWEST_CASES
 from reports.data import Report, extent
+from reports.findings.claims import FEWEST_CASES
 from reports.grid import spread
 from reports.words import title_of
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from reports.claims import FEWEST_CASES
 from reports.data import Report, Sample
+from reports.findings.claims import FEWEST_CASES
 from umm_bench.bench.statistics import Interval, paired_effect
 from umm_bench.errors import UserError
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from reports.claims import FEWEST_CASES, Claim, read_claims
 from reports.data import Reader, open_store
+from reports.findings.claims import FEWEST_CASES, Claim, read_claims
 from reports.findings.rare import read_rare
 from reports.render import render_run
 from tests.reports.test_render_run import Page
