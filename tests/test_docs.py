@@ -108,6 +108,7 @@ def test_every_option_in_running_text_is_some_commands(document):
         *("curation.build", "curation.evaluate", "curation.judge", "curation.grounding.groundingdino_py"),
         *("umm_bench.run", "umm_bench.train", "umm_bench.sample", "reports.render", "umm_bench.mini.pretrain"),
         *("umm_bench.suites", "umm_bench.suites.new", "umm_bench.rare", "umm_bench.focus"),
+        *("umm_bench.demo", "umm_bench.vote", "reports.screenshots"),
         *("umm_bench.export", "umm_bench.replay", "umm_bench.validate_metrics", "benchmarks.scoring"),
         *("benchmarks.curation", "benchmarks.soak", "benchmarks.scale"),
         *("benchmarks.sampling", "benchmarks.training", "benchmarks.baselines"),
