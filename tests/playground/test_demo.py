@@ -154,6 +154,17 @@ def test_other_pages_get_nothing(served, headers):
     assert status == 403 and "only http://127.0.0.1" in json.loads(content)["error"]
 
 
+def test_what_is_not_there_is_said_so(served, known):
+    for path, status in ((f"/subject/{known.id}", 200), ("/subject/..%2F..%2Fsetup", 404), ("/etc/passwd", 404)):
+        connection = http.client.HTTPConnection(*served.server_address[:2], timeout=60)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        assert answer.status == status, path
+        content = answer.read()
+        assert content == known.references[0].read_bytes() if status == 200 else b"nothing here" in content
+    assert post(served, "/elsewhere", {})[0] == 400
+
+
 def test_a_port_that_is_taken_is_one_line(served, made, capsys):
     with pytest.raises(UserError, match=r"cannot listen on port .* give another --port"):
         Server(made, served.server_address[1])

@@ -50,13 +50,11 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if not self._own():
             return
+        subject = self.server.studio.known.get(unquote(self.path.removeprefix("/subject/")))
         if self.path == "/":
             self._send(HTTPStatus.OK, "text/html; charset=utf-8", page(self.server.studio).encode())
-        elif self.path.startswith("/subject/"):
-            subject = self.server.studio.known.get(unquote(self.path.removeprefix("/subject/")))
-            if subject is not None:
-                content = subject.references[0].read_bytes()
-                self._send(HTTPStatus.OK, "image/png", content)
+        elif subject is not None:
+            self._send(HTTPStatus.OK, "image/png", subject.references[0].read_bytes())
         else:
             self._say(HTTPStatus.NOT_FOUND, "there is nothing here")
 
