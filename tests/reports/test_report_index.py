@@ -6,6 +6,7 @@ from pathlib import Path
 import duckdb
 import pytest
 
+from reports.page import PAGES
 from reports.render import main, render_run
 from reports.runs import read_cards
 from tests.reports.test_render_run import Page
