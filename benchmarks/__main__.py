@@ -53,7 +53,7 @@ class Outcome:
 def measure(words: str) -> Outcome:
     """Run `python -m WORDS --json` to its end; what it says on stderr is shown too."""
     command = [sys.executable, "-m", *shlex.split(words), "--json"]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     sys.stderr.write(done.stderr)
     found, unreadable = [], ""
     for line in done.stdout.splitlines():
