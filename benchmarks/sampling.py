@@ -131,7 +131,7 @@ class Comparison:
 @contextmanager
 def nothing_shared() -> Iterator[None]:
     """The naive pipeline: the branches of a step have nothing in common but their batch."""
-    with patch("umm_bench.umm.pipeline.shared_prefix", lambda unet, num_images: nullcontext()):
+    with patch("umm_bench.umm.pipeline.shared_work", lambda unet, num_images: nullcontext()):
         yield
 
 
