@@ -39,8 +39,9 @@ test-oldest: ## the tests with the oldest releases that are supported, in .venv-
 	$(OLDEST) $(PIP) -c constraints-oldest.txt -e ".[test]"
 	$(PYTEST:$(PY)%=$(OLDEST)%)
 
+FUZZ ?= 10000
 fuzz: $(INSTALLED) ## 10,000 inputs of each kind, new ones each time, and what became of them
-	UMM_FUZZ=1 $(PY) -m pytest tests/fuzz
+	UMM_FUZZ=$(FUZZ) $(PYTEST:%loadfile=%load) tests/fuzz
 
 lint: $(INSTALLED) ## ruff and mypy
 	$(PY) -m ruff check .

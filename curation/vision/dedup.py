@@ -29,7 +29,10 @@ def perceptual_hash(image: Image.Image) -> str:
 
 
 class DuplicateIndex:
-    """Images seen so far. Near look-ups do not scan: hashes within n bits agree in one of n + 1 bands.
+    """Images seen so far. Near look-ups do not scan.
+
+    Of n // 2 + 1 bands of a hash, one has at most one of n differing bits, so that each is looked up as it is and with
+    each of its bits turned (multi-index hashing, 1307.2982): wide bands have few hashes that only look alike.
 
     Args:
         max_bits: greatest Hamming distance that still counts as a duplicate; -1 finds exact ones only.
@@ -42,7 +45,8 @@ class DuplicateIndex:
     def __init__(self, max_bits: int, min_cosine: float | None = None) -> None:
         self.max_bits = max_bits
         self._digests: set[str] = set()
-        self._bands: list[dict[int, list[int]]] = [defaultdict(list) for _ in range(max_bits + 1)]
+        self._edges = _edges(max_bits)
+        self._bands: list[dict[int, list[int]]] = [defaultdict(list) for _ in self._edges]
         self._semantic = SemanticIndex(min_cosine) if min_cosine is not None else None
 
     @classmethod
@@ -78,8 +82,9 @@ class DuplicateIndex:
         value = int(phash, 16)
         return any(
             (value ^ other).bit_count() <= self.max_bits
-            for buckets, band in zip(self._bands, self._split(value), strict=True)
-            for other in buckets.get(band, ())
+            for buckets, band, (low, high) in zip(self._bands, self._split(value), self._edges, strict=True)
+            for turned in _TURNED[: 1 + high - low]
+            for other in buckets.get(band ^ turned, ())
         )
 
     def has_similar(self, embedding: tuple[float, ...] | None) -> bool:
@@ -101,6 +106,13 @@ class DuplicateIndex:
             self._semantic.add(np.array(embedding, np.float32))
 
     def _split(self, value: int) -> list[int]:
-        count = self.max_bits + 1
-        edges = [HASH_BITS * i // count for i in range(count + 1)] if count else []
-        return [(value >> low) & ((1 << (high - low)) - 1) for low, high in pairwise(edges)]
+        return [(value >> low) & ((1 << (high - low)) - 1) for low, high in self._edges]
+
+
+_TURNED = (0, *(1 << bit for bit in range(HASH_BITS)))  # no bit of a band, or one
+
+
+def _edges(max_bits: int) -> list[tuple[int, int]]:
+    """Bands of a hash, from a bit to before another."""
+    count = max_bits // 2 + 1
+    return list(pairwise(HASH_BITS * i // count for i in range(count + 1))) if count else []

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import random
 
 import numpy as np
 import pytest
@@ -117,6 +118,23 @@ def test_near_duplicates_by_bits():
     off = DuplicateIndex(-1)
     off.add_near(f"{0:016x}")
     assert not off.has_near(f"{0:016x}")
+
+
+@pytest.mark.parametrize("bits", [0, 1, 2, 3, 4, 5, 9])
+def test_the_index_finds_what_a_scan_finds(bits):
+    rng = random.Random(bits)
+    known = [rng.getrandbits(64) for _ in range(100)]
+    index = DuplicateIndex(bits)
+    for value in known:
+        index.add_near(f"{value:016x}")
+    found = []
+    for asked in range(400):
+        value = rng.choice(known)
+        for bit in rng.sample(range(64), asked % 2 + bits):  # just as many, or one too many
+            value ^= 1 << bit
+        assert index.has_near(f"{value:016x}") == any((value ^ other).bit_count() <= bits for other in known)
+        found.append(index.has_near(f"{value:016x}"))
+    assert 150 < sum(found) < 250
 
 
 def test_recompressed_image_is_near_and_another_is_not():

@@ -41,7 +41,7 @@ RECIPES: dict[str, tuple[str, TrainConfig]] = {
     "decoder": ("umm_bench.mini.recipes.vae:DecoderRecipe", TrainConfig(steps=700, learning_rate=1e-3, decay=0.5)),
     "image_encoder": (
         "umm_bench.mini.recipes.clip:ImageTower",
-        TrainConfig(steps=20_000, learning_rate=1e-3, weight_decay=0.05),
+        TrainConfig(steps=10_000, learning_rate=2e-3, decay=0.8, muon=True),
     ),
     "encoder": (
         "umm_bench.mini.recipes.encoder:EncoderRecipe",

@@ -21,7 +21,8 @@ from umm_bench.mini.world.sprites import Design
 LEAST_SHARE = 0.3  # of what differs from the background at its place, that a drawing must explain
 LEAST_EXPLAINED = 4.0  # and in all, in colours of [0, 1] summed over 64 x 64 pixels: a smooth wall has less to explain
 LEAST_OF_ALL = 0.12  # and of all that differs: some of a pattern behind looks like many a thing, but only some of it
-KEPT = 6  # of the coarse poses of a concept's drawings, this many settle
+POSES = 2  # coarse ones of each drawing of a concept, plain and mirrored each: a disc's turn is seen late
+KEPT = 8  # of these, over all its drawings, this many settle
 RIVALS = 5  # and of the drawings of other concepts
 MOST = 3  # drawings of one concept are counted up to here
 
@@ -94,7 +95,8 @@ def ranked(picture: Picture, concept: str, inside: Match | None = None) -> tuple
     """
     members = tuple(d.id for d in sprites.load().members(concept))
     settled: dict[str, tuple[Match, Reading]] = {}
-    for match, reading in repainted.settle(picture, matching_search.search(picture, members, inside=inside), keep=KEPT):
+    starts = matching_search.search(picture, members, inside=inside, each=POSES)
+    for match, reading in repainted.settle(picture, starts, keep=KEPT):
         design_id = design_of(match).id
         if design_id not in settled or match.explained > settled[design_id][0].explained:
             settled[design_id] = match, reading

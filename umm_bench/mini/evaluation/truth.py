@@ -236,7 +236,7 @@ def pair_figure(
         rng = scenes.rng_for(key, "pair", design.id)
         other = designs[(index + 1) % len(designs)] if index % 2 else design
         one, two = _two_looks(design, other, rng)
-        background = str(rng.choice(backgrounds.PLAIN_COLORS))
+        background = _ground_for((one, two), rng)
         prompt = {"background": background, "relation": "left of"}
         sprite, beside = sprite_of(design.id, one), sprite_of(other.id, two)
         shown = {
@@ -248,7 +248,10 @@ def pair_figure(
         for case in ("right", ("swapped", "blended", "missing")[index // 2 % 3]):
             picture = seen(group(shown[case], background, key, ABREAST[: len(shown[case])]))
             verdict = pairs.check_pair(picture, [sprite, beside], prompt)
-            right.append([s["label"] for s in verdict["subjects"]] == LABELS[case])
+            wanted = LABELS[case]
+            if case == "blended" and replace(one, main=two.main) == two:  # where the main colour is all that differs
+                wanted = ["dominance", "right"]
+            right.append([s["label"] for s in verdict["subjects"]] == wanted)
             wrongly[case] += not right[-1]
     note = "wrongly " + ", ".join(f"{case} {n}" for case, n in wrongly.items())
     return share(f"{name}.pair", right, bar, note)
@@ -261,6 +264,12 @@ def _two_looks(one: Design, two: Design, rng: np.random.Generator) -> tuple[Look
         looks_of = tuple(looks.draw(rng, design.concept, second, held=True) for design in (one, two))
         if looks_of[1].main not in (looks_of[0].main, looks_of[0].second, looks_of[0].mark):
             return looks_of[0], looks_of[1]
+
+
+def _ground_for(worn: Sequence[Look], rng: np.random.Generator) -> str:
+    """A plain background in none of the looks' colours: what has its ground's colour is not to be seen."""
+    colors = {color for look in worn for color in (look.main, look.second, look.mark)}
+    return str(rng.choice([color for color in backgrounds.PLAIN_COLORS if color not in colors]))
 
 
 def count_figure(designs: Sequence[Design], key: str) -> Figure:
