@@ -122,6 +122,14 @@ def test_a_text_that_was_changed_is_read_anew():
     assert torch.equal(after, unet(x, 7, encoder_hidden_states=h).sample) and not torch.allclose(after, before)
 
 
+@torch.inference_mode()
+def test_inference_mode_remembers_too():
+    unet, x, h = make_unet("text in the time embedding"), torch.randn(1, 4, 8, 8), torch.randn(1, 5, 24)
+    expected = unet(x, 7, encoder_hidden_states=h).sample
+    with remembered_text(unet):
+        assert all(torch.equal(unet(x, 7, encoder_hidden_states=h).sample, expected) for _ in range(2))
+
+
 def test_what_remembers_leaves_and_is_not_there_with_gradients():
     unet = make_unet("text in the time embedding")
     modules = list(text_only_modules(unet))

@@ -114,7 +114,7 @@ def remembered_text(unet: UNet2DConditionModel) -> Iterator[None]:
 
     def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         text = kwargs["encoder_hidden_states"] if "encoder_hidden_states" in kwargs else args[2]
-        key = (id(text), text._version)
+        key = _state(text)
         if key not in made:
             made[key] = text, {}  # holds it, so that no other takes its id
             texts.append(key)
@@ -123,7 +123,7 @@ def remembered_text(unet: UNet2DConditionModel) -> Iterator[None]:
 
     def remembering(module: nn.Module, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
         def read(text: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-            known = made.get((id(text), text._version))
+            known = made.get(_state(text))
             if known is None or args or kwargs:
                 return forward(text, *args, **kwargs)
             if module not in known[1]:
@@ -138,6 +138,11 @@ def remembered_text(unet: UNet2DConditionModel) -> Iterator[None]:
             undo.callback(_put_back, module, vars(module).get("forward"))
             module.forward = remembering(module, module.forward)  # type: ignore[method-assign]
         yield
+
+
+def _state(text: Tensor) -> tuple[int, int]:
+    """Another where `text` was changed in place; tensors of inference mode do not count their changes."""
+    return id(text), 0 if text.is_inference() else text._version
 
 
 def _put_back(module: nn.Module, forward: Callable[..., Tensor] | None) -> None:
