@@ -7,7 +7,7 @@ OLDEST := .venv-oldest/bin/python
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest --numprocesses 2 --dist loadfile
 PIP := -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help bench focus test test-slow test-oldest fuzz lint smoke docs mini clean
+.PHONY: help bench benchmarks focus test test-slow test-oldest fuzz lint smoke docs mini clean
 
 help: ## this list; each target sets up what it needs
 	@sed -nE 's/^([a-z-]+):[^#]*## (.*)/  make \1\t\2/p' Makefile | expand -t 22
@@ -21,6 +21,9 @@ bench: $(INSTALLED) ## mine a small corpus, run UMM against DreamBooth, Textual 
 	$(PY) -m curation.build --source laion --limit 200
 	$(PY) -m umm_bench.run --methods sd,textual_inversion,dreambooth,umm --subjects 4 --pairs 2 --prompts 3 \
 		--set dreambooth.steps=100 --set textual_inversion.steps=150
+
+benchmarks: $(INSTALLED) ## measure speed and memory beside what one would use instead, and write docs/performance.md; ONLY=sampling,training
+	$(PY) -m benchmarks $(if $(ONLY),--only $(ONLY))
 
 focus: $(INSTALLED) ## mine what the rare subjects of the last run lack, train on with it, run them again, report the gain
 	$(PY) -m umm_bench.focus

@@ -181,8 +181,8 @@ def speed(rows: int, workers: int, repeats: int, clock: Clock) -> Iterator[Figur
     per_asked = [a_row * rows / len(asked) for a_row in ours]
     per_usable = [a_row * rows / len(usable) for a_row in ours]
     note = f"{workers} worker{'s' if workers > 1 else ''}, {clock.__name__}"
-    yield ratio_figure("curation.vs_plain_loop", theirs, per_usable, 2.0, note)
-    yield ratio_figure("curation.vs_bare_detector", bares, per_asked, 0.9, note)
+    yield ratio_figure("curation.vs_plain_loop", theirs, per_usable, 7.0, note)
+    yield ratio_figure("curation.vs_bare_detector", bares, per_asked, 0.95, note)
     yield from text_stage([caption for _, caption in usable], config, repeats, clock)
 
 

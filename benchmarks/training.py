@@ -67,6 +67,7 @@ from umm_bench.umm.trainer import (
 
 ENCODE = EncodeConfig(views=1, head_rate=0.0, augmentation=Augmentation(0, 0, 0, 0, 0), dtype="float32")
 SIDES = ("ours", "plain", "frozen")
+BARS = {"mini": (3.5, 0.45), "sd15": (4.0, 0.5)}  # of steps and of memory
 
 
 def make_pairs(count: int, side: int) -> list[Pair]:
@@ -201,10 +202,10 @@ def _speed(name: str, other: str, bar: float | None, args: argparse.Namespace) -
 
 
 def figures(args: argparse.Namespace) -> Iterator[Figure]:
-    yield _speed("training.steps_ratio", "plain", 3.0, args)
+    yield _speed("training.steps_ratio", "plain", BARS[args.size][0], args)
     mine, theirs, frozen = (_peak_in_own_process(side, args) for side in SIDES)
     note = f"{mine:.0f} MB against {theirs:.0f} MB; {frozen:.0f} MB frozen without a cache"
-    yield Figure("training.memory_ratio", mine / theirs, "ratio", False, 0.5, note)
+    yield Figure("training.memory_ratio", mine / theirs, "ratio", False, BARS[args.size][1], note)
     yield _speed("training.frozen_ratio", "frozen", None, args)
 
 

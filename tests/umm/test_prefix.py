@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from umm_bench.umm.prefix import shared_prefix, text_free_modules
+from umm_bench.umm.prefix import TEXTS, remembered_text, shared_prefix, text_free_modules, text_only_modules
 
 SHAPES = {
     "stable diffusion 1.5": {
@@ -89,3 +89,55 @@ def test_a_compiled_unet_is_left_alone():
     unet.mid_block._compiled_call_impl = object()  # what Module.compile sets, without the wait for it
     with shared_prefix(unet, 1):
         assert not any(m._forward_hooks or m._forward_pre_hooks for m in unet.modules())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shape", list(SHAPES))
+def test_a_remembered_text_changes_no_bit_and_is_read_once(shape):
+    unet, reads = make_unet(shape), []
+    texts = [torch.randn(2, 5, 24) for _ in range(TEXTS + 2)]
+    samples = [torch.randn(2, 4, 8, 8) for _ in range(3)]
+    expected = [[unet(x, t, encoder_hidden_states=h).sample for t, x in enumerate(samples)] for h in texts]
+    reader = next(text_only_modules(unet))
+    with remembered_text(unet):
+        forward = reader.forward
+        reader.register_forward_hook(lambda *_: reads.append("asked"))
+        weight = next(m for m in reader.modules() if isinstance(m, torch.nn.Linear))
+        weight.register_forward_hook(lambda *_: reads.append("computed") if weight is not reader else None)
+        for h, wanted in zip(texts, expected, strict=True):
+            for t, x in enumerate(samples):
+                assert torch.equal(unet(x, t, encoder_hidden_states=h).sample, wanted[t])
+    assert forward is not reader.forward and reads.count("asked") == len(texts) * len(samples)
+    if weight is not reader:
+        assert reads.count("computed") == len(texts)
+
+
+@torch.no_grad()
+def test_a_text_that_was_changed_is_read_anew():
+    unet, x, h = make_unet("text in the time embedding"), torch.randn(1, 4, 8, 8), torch.randn(1, 5, 24)
+    with remembered_text(unet):
+        before = unet(x, 7, encoder_hidden_states=h).sample
+        h.mul_(-1)
+        after = unet(x, 7, encoder_hidden_states=h).sample
+    assert torch.equal(after, unet(x, 7, encoder_hidden_states=h).sample) and not torch.allclose(after, before)
+
+
+@torch.inference_mode()
+def test_inference_mode_remembers_too():
+    unet, x, h = make_unet("text in the time embedding"), torch.randn(1, 4, 8, 8), torch.randn(1, 5, 24)
+    expected = unet(x, 7, encoder_hidden_states=h).sample
+    with remembered_text(unet):
+        assert all(torch.equal(unet(x, 7, encoder_hidden_states=h).sample, expected) for _ in range(2))
+
+
+def test_what_remembers_leaves_and_is_not_there_with_gradients():
+    unet = make_unet("text in the time embedding")
+    modules = list(text_only_modules(unet))
+    modules[1].forward = own = modules[1].forward  # as accelerate's offloading
+    with remembered_text(unet):
+        assert modules[1].forward is own
+    with torch.no_grad(), pytest.raises(RuntimeError), remembered_text(unet):
+        assert all("forward" in vars(module) for module in modules) and modules[1].forward is not own
+        unet(torch.randn(1, 5, 8, 8), 7, encoder_hidden_states=torch.randn(1, 5, 24))
+    assert [vars(module).get("forward") for module in modules] == [None, own, *[None] * (len(modules) - 2)]
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in unet.modules())

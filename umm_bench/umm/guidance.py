@@ -81,9 +81,9 @@ class Differences:
 
     Every `period`-th step evaluates all branches. The steps between evaluate the weightiest conditional branch and
     the unconditional one, the latter only at every other step of the second half, and take the rest from their latest
-    difference to the first: 1.83 rows a step. Measured on the mini family (30 steps, alpha 0.7) this is 52 dB from the
-    exact images, where one branch on interpolated hidden states reaches 44 dB with two rows and all branches at
-    every other step 37 dB. With unconditional rows left out in the first half too it fell to 39 to 49 dB.
+    difference to the first: 1.83 rows a step. How near that is depends on the weights: on an earlier mini
+    family (30 steps, alpha 0.7) it was 52 dB from the exact images, where one branch on interpolated hidden states
+    reached 44 dB with two rows and all branches at every other step 37 dB; on a later one it was 25 to 37 dB.
     """
 
     def __init__(self, period: int = 10):

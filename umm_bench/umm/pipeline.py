@@ -28,7 +28,7 @@ from umm_bench.umm.canvas import Canvas, picture_canvas
 from umm_bench.umm.cards import SubjectCard
 from umm_bench.umm.control import Control, picture_control
 from umm_bench.umm.guidance import TEXT, Branch, Differences, Guidance, Interval, Schedule, fused_guidance
-from umm_bench.umm.prefix import shared_prefix
+from umm_bench.umm.prefix import shared_work
 from umm_bench.umm.subjects import Subject, branch_hidden_states, lora_scaled, subject_masks
 from umm_bench.umm.tiue import TIUE, cut_off
 
@@ -313,10 +313,8 @@ class UMMPipeline(StableDiffusionPipeline):
         num_steps = len(timesteps)
         num_warmup_steps = num_steps - canvas.num_inference_steps * self.scheduler.order
         self._num_timesteps = num_steps
-        with (
-            self.progress_bar(total=canvas.num_inference_steps) as progress_bar,
-            shared_prefix(self.unet, len(latents_BCHW)),
-        ):
+        rows: dict[tuple[Branch, ...], Tensor] = {}
+        with self.progress_bar(total=canvas.num_inference_steps) as bar, shared_work(self.unet, len(latents_BCHW)):
             for i, t in enumerate(timesteps):
                 if self.interrupt:
                     continue
@@ -324,7 +322,9 @@ class UMMPipeline(StableDiffusionPipeline):
                 scale = self.guidance_scale if self.do_classifier_free_guidance else 1.0
                 weights = guidance.weights(i / num_steps, scale)
                 branches = tuple(differences.branches(i, i / num_steps, weights))
-                h_RLD = torch.cat([hidden_states[branch] for branch in branches])
+                if branches not in rows or callback is not None:  # which may change what it is shown
+                    rows[branches] = torch.cat([hidden_states[branch] for branch in branches])
+                h_RLD = rows[branches]
                 eps_RCHW = self._predict(canvas, latents_BCHW, t, h_RLD, control, i / num_steps, num_steps)
                 eps = dict(zip(branches, eps_RCHW.chunk(len(branches)), strict=True))
                 eps_BCHW = fused_guidance(differences.complete(eps, weights), weights)
@@ -339,7 +339,7 @@ class UMMPipeline(StableDiffusionPipeline):
                     latents_BCHW = changed.get("latents", latents_BCHW)
                     take_rows(hidden_states, branches, h_RLD, changed)
                 if i == num_steps - 1 or ((i + 1) > num_warmup_steps and (i + 1) % self.scheduler.order == 0):
-                    progress_bar.update()
+                    bar.update()
         return latents_BCHW
 
     def _predict(
