@@ -154,7 +154,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
             OUTCOMES[report.nodeid.rpartition("::")[2]] = dict(outcomes)
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+def pytest_terminal_summary(terminalreporter: Any) -> None:
     if OUTCOMES:
         terminalreporter.section("inputs tried, by outcome")
     for name, counts in OUTCOMES.items():
