@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 from curation.config import BuildConfig
+from curation.errors import UserError
 from curation.grounding.base import with_threshold
 from curation.grounding.batches import MAX_DENSE_BOXES, BatchedGrounder, to_boxes
 from curation.records import Box
@@ -44,14 +45,17 @@ class OmDetGrounder(BatchedGrounder):
 
     @classmethod
     def load(cls, config: BuildConfig, detector: str) -> Self:
-        """Raises `UserError` where ``detector`` is no checkpoint."""
+        """Raises `UserError` where ``detector`` is no checkpoint, or an older transformers asks for torchvision."""
         from transformers import AutoImageProcessor, AutoModelForZeroShotObjectDetection, AutoTokenizer
 
-        with loading("--detector", detector):
-            image_processor = AutoImageProcessor.from_pretrained(detector)
-            tokenizer = AutoTokenizer.from_pretrained(detector)
-            dtype = getattr(torch, config.dtype)
-            model: Any = AutoModelForZeroShotObjectDetection.from_pretrained(detector, dtype=dtype)
+        try:
+            with loading("--detector", detector):
+                image_processor = AutoImageProcessor.from_pretrained(detector)
+                tokenizer = AutoTokenizer.from_pretrained(detector)
+                dtype = getattr(torch, config.dtype)
+                model: Any = AutoModelForZeroShotObjectDetection.from_pretrained(detector, dtype=dtype)
+        except ImportError:
+            raise UserError(f"--detector {detector} needs torchvision, or a newer transformers") from None
         return cls(model.to(pick_device(config.device)), image_processor, tokenizer, with_threshold(config, detector))
 
     def ground(self, images: Sequence[Image.Image], phrases: Sequence[Sequence[str]]) -> list[list[list[Box]]]:
