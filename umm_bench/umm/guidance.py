@@ -81,9 +81,8 @@ class Differences:
 
     Every `period`-th step evaluates all branches. The steps between evaluate the weightiest conditional branch and
     the unconditional one, the latter only at every other step of the second half, and take the rest from their latest
-    difference to the first: 1.83 rows a step. How near that is depends on the weights: on an earlier mini
-    family (30 steps, alpha 0.7) it was 52 dB from the exact images, where one branch on interpolated hidden states
-    reached 44 dB with two rows and all branches at every other step 37 dB; on a later one it was 25 to 37 dB.
+    difference to the first: 1.83 rows a step. How near that is to the exact images depends on the weights;
+    `benchmarks.sampling` measures it (`sampling.fast_psnr`).
     """
 
     def __init__(self, period: int = 10):
