@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -113,8 +114,11 @@ def test_nouns_that_a_validation_prompt_has_already_are_no_references(base, pair
 def test_two_processes_train_as_one_with_their_rows(base, pairs_folder, tmp_path):
     """Four rows a step in one process, or two in each of two: the same TIUE up to rounding."""
     folder, one, two = pairs_folder(), tmp_path / "one", tmp_path / "two"
+    with socket.socket() as free:  # older releases of accelerate wait for ever on port 0
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
-              "--main_process_port", "0", "--mixed_precision", "no", "--dynamo_backend", "no",
+              "--main_process_port", str(port), "--mixed_precision", "no", "--dynamo_backend", "no",
               "-m", "umm_bench.train"]  # fmt: skip
     result = subprocess.run(
         [sys.executable, *launch, *arguments(base, folder, two, "--steps", 2)],
