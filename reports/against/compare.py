@@ -25,11 +25,13 @@ class Change:
     before: float
     after: float
     effect: Interval
+    alike: bool
+    """Whether no picture's score has changed."""
 
     @property
     def verdict(self) -> str:
         low, high = self.effect.low, self.effect.high
-        if low == high == 0:
+        if self.alike:
             return "the same"
         if low is None or high is None or self.effect.clusters < FEWEST_CASES:
             return "too few subjects"
@@ -95,7 +97,7 @@ def _change(method: str, metric: str, both: list[tuple[Sample, Sample, Key]]) ->
     if effect is None:
         return None
     before, after = (sum(values) / len(scored) for values in list(zip(*scored, strict=True))[:2])
-    return Change(method, metric, before, after, effect)
+    return Change(method, metric, before, after, effect, all(was == now for was, now, _ in scored))
 
 
 def _largest(metric: str, both: list[tuple[Sample, Sample, Key]]) -> Iterable[Pair]:

@@ -42,7 +42,8 @@ def test_methods_start_from_the_same_noise(bench, tmp_path):
     # Same noise and same shade: the pairs are equal, so every effect is none (up to the place in a scoring batch).
     effects = query(tmp_path, "select effect, low, high, pairs from comparisons")
     assert effects and all(pairs == 4 for *_, pairs in effects)
-    assert all(abs(value) < 1e-6 for *values, _ in effects for value in values)
+    assert all(abs(effect) < 1e-6 for effect, *_ in effects)
+    assert all(low is None and high is None for _, low, high, _ in effects)  # of two subjects
 
 
 def test_the_same_command_twice_makes_nothing_and_changes_nothing(bench, tmp_path):

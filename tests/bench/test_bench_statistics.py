@@ -208,3 +208,9 @@ def test_what_a_training_changes_is_kept_apart_from_the_noise_of_images():
     assert none.between_sd < 0.06 and some.between_sd == pytest.approx(shifts.std(ddof=1), rel=0.2)
     assert none.sampling_sd == pytest.approx(0.8 / 200**0.5, rel=0.15) and some.trainings == 12
     assert spread(trained([0.5])) is None
+
+
+def test_two_cases_have_a_mean_and_no_interval():
+    two, three = mean_interval([0.0, 1.0], ["a", "b"]), mean_interval([0.0, 1.0, 1.0], ["a", "b", "c"])
+    assert (two.mean, two.low, two.high, two.p, two.clusters) == (0.5, None, None, None, 2)
+    assert three.low is not None and three.high is not None and three.low < three.mean < three.high

@@ -112,7 +112,7 @@ def test_the_list_to_mine_comes_with_its_command_in_its_order(counted, page: Pag
 
 
 def test_what_mining_changed_is_paired(page: Page) -> None:
-    assert "run-before umm DINO 0.300 0.500 +0.200 -1.071 to +1.471 2" in page.text
+    assert "run-before umm DINO 0.300 0.500 +0.200 – 2" in page.text
 
 
 def test_nothing_of_strangers_is_markup(page: Page) -> None:

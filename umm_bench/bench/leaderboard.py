@@ -76,7 +76,9 @@ def _show(console: Console, store: Store, run_id: str, methods: Sequence[str], c
     for method, (image, setup) in costs.items():
         means |= {(method, "s/img"): _seconds(image, 2), (method, "setup"): _seconds(setup, 1)}
     ceilings = {(REAL, metric): f"[dim]{value:.3f}[/dim]" for metric, value in _ceilings(summaries).items()}
-    console.print(f"\n[bold]{title}: means with 95 % intervals, clustered by case[/bold]", highlight=False)
+    console.print(
+        f"\n[bold]{title}: means with 95 % intervals, clustered by case, of three or more[/bold]", highlight=False
+    )
     rows = [*drawn, REAL] if ceilings else drawn
     _print_tables(console, rows, [*metrics, "s/img", "setup"], means | ceilings)
     for method, reason in skipped.items():

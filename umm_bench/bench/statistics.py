@@ -3,8 +3,8 @@
 Images of one subject rise and fall together, so it is subjects that are counted, not images: an interval comes from
 what a mean is with each subject left out in turn (the jackknife), and from Student's t. A case of two subjects belongs
 to both: whichever of them is left out, the case goes. That counts what is a case's own twice, so what leaving out each
-case gives is taken off once, as for two-way clusters (Cameron, Gelbach and Miller, 2011). With one subject, and where
-one is in all cases, there is no interval.
+case gives is taken off once, as for two-way clusters (Cameron, Gelbach and Miller, 2011). With one case or two there
+is no interval, nor where a subject is in all: with one degree of freedom it would leave the scale, or have no width.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 T = TypeVar("T")
 
 FEWEST_PARTS = 3
-"""Subjects below which the jackknife of what is no mean says nothing."""
+"""Cases and subjects below which there is no interval."""
 
 Cluster = str | tuple[str, ...]
 """A value's subject, or the subjects that it belongs to."""
@@ -59,7 +59,7 @@ def mean_interval(values: Sequence[float], clusters: Sequence[Cluster], *, level
     members = [(each,) if isinstance(each, str) else each for each in clusters]
     cases, names = set(members), sorted({name for each in members for name in each})
     alone = Interval(float(numbers.mean()), None, None, len(numbers), len(cases))
-    if len(cases) < 2 or any(all(name in case for case in cases) for name in names):
+    if len(cases) < FEWEST_PARTS or any(all(name in case for case in cases) for name in names):
         return alone
     off = numbers - alone.mean  # what is no number's own is lost in no sum
 
