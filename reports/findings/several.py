@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median
@@ -122,7 +122,7 @@ class Several:
         return sum(len(shown.outcomes) for shown in self.pictures) - len(self.labelled)
 
     def rates(self) -> dict[str, dict[str, Interval]]:
-        """Method -> label -> its share of the subjects asked for, resampling whole cases."""
+        """Method -> label -> its share of the subjects asked for, clustered by case."""
         members = grouped((shown.method, (shown, each)) for shown, each in self.labelled)
         return {method: {label: _share(chosen, {label}) for label in LABELS} for method, chosen in members.items()}
 
@@ -165,7 +165,7 @@ class Several:
         told = [(shown, each) for shown, each in self.labelled if each.truth] if self.measured else []
         if not told:
             return None
-        return mean_interval([float(o.truth == o.label) for _, o in told], [s.case_id for s, _ in told])
+        return _share_of([each.truth == each.label for _, each in told], told)
 
 
 FAILED = frozenset(LABELS) - {"right"}
@@ -180,7 +180,15 @@ def grouped(pairs: Iterable[tuple[str, Labelled]]) -> dict[str, list[Labelled]]:
 
 
 def _share(chosen: Sequence[Labelled], labels: Collection[str | None]) -> Interval:
-    return mean_interval([float(each.label in labels) for _, each in chosen], [shown.case_id for shown, _ in chosen])
+    return _share_of([each.label in labels for _, each in chosen], chosen)
+
+
+def _share_of(right: Sequence[bool], members: Sequence[Labelled]) -> Interval:
+    """The share of the members, clustered by case; its interval is cut where no share can be."""
+    found = mean_interval([float(each) for each in right], [shown.case_id for shown, _ in members])
+    if found.low is None or found.high is None:
+        return found
+    return replace(found, low=max(0.0, found.low), high=min(1.0, found.high))
 
 
 def read_several(rows: Sequence[tuple[Any, ...]], folder: Path) -> Several:

@@ -102,7 +102,7 @@ def test_rates_are_shares_of_the_subjects_asked_for(several, page: Page) -> None
         for label in LABELS:
             rate = rates[method][label]
             assert rate.mean == pytest.approx(labels.count(label) / len(labels))
-            assert rate.low <= rate.mean <= rate.high and (rate.samples, rate.clusters) == (12, 3)
+            assert 0 <= rate.low <= rate.mean <= rate.high <= 1 and (rate.samples, rate.clusters) == (12, 3)
             cells = page.all("td", **{"data-method": method, "data-label": label})
             assert [float(cell["data-value"]) for cell in cells] == [pytest.approx(rate.mean)]
 
