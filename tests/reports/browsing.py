@@ -14,6 +14,7 @@ import pytest
 from reports.screenshots import chromium_path
 
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
+ABORTED = "net::ERR_ABORTED"
 MISSING = "there is no Chromium: `apt-get install chromium`, or `python -m playwright install chromium`"
 
 
@@ -43,7 +44,8 @@ class Tab:
         on, note = self.page.on, self.complaints.append
         on("console", lambda said: note(said.text) if said.type in ("error", "warning") else None)
         on("pageerror", lambda error: note(str(error)))
-        on("requestfailed", lambda request: note(f"failed: {request.url}"))
+        # What a page that is left was still loading is given up, and is no fault; a file that is not there is another.
+        on("requestfailed", lambda r: None if r.failure == ABORTED else note(f"failed: {r.url}: {r.failure}"))
         on("request", lambda r: None if r.url.startswith(("file:", "data:", "about:")) else note(f"asked: {r.url}"))
         on("dialog", self._dialog)
 
