@@ -75,3 +75,10 @@ def until(page: Any, expression: str, seconds: float = 30) -> None:
     while not page.evaluate(expression):
         assert time.monotonic() < end, f"never: {expression}"
         page.wait_for_timeout(30)
+
+
+def press(target: Any) -> None:
+    """Chooses what a locator finds, by the keyboard: rows that come into view get their height late, and what lies
+    below them moves away under a mouse.
+    """
+    target.press("Enter")

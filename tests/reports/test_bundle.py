@@ -8,7 +8,7 @@ import pytest
 
 from reports import bundle
 from reports.render import main
-from tests.reports.browsing import PHONE, tab, until
+from tests.reports.browsing import PHONE, press, tab, until
 
 RUN = "run-made-up"
 
@@ -48,7 +48,7 @@ def test_one_file_has_all_pages_and_the_gallery(given: Path, browser, tmp_path: 
         inner = [link for link in links if not link.startswith("data:text/csv")]
         assert all(link.startswith("#") for link in inner)
         assert {link[1:] for link in inner if not link.startswith("#open=")} <= set(ids)
-        page.locator("#worst a.opens").first.click()
+        press(page.locator("#worst a.opens").first)
         until(page, "document.querySelector('#large').open && !!document.querySelector('#large dl')")
         assert page.locator("#large img").first.get_attribute("src").startswith("data:image/")
         assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]

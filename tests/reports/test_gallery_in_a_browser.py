@@ -8,7 +8,7 @@ import duckdb
 import pytest
 
 from benchmarks.synthetic_run import HOSTILE, RUN
-from tests.reports.browsing import PHONE, tab, until
+from tests.reports.browsing import PHONE, press, tab, until
 
 ROWS = '[...document.querySelectorAll(".row")].map((row) => Number(row.dataset.row))'
 KEYS = '[...document.querySelectorAll(".row button.open")].map((each) => each.dataset.key)'
@@ -44,8 +44,8 @@ def rows_where(store, condition: str, *values) -> int:
 def test_everything_is_shown_a_page_at_a_time(seen, store) -> None:
     assert shown(seen.page) == (100, 400)
     assert seen.page.evaluate(ROWS) == list(range(40))
-    seen.page.click("#after")
-    seen.page.click("#after")
+    press(seen.page.locator("#after"))
+    press(seen.page.locator("#after"))
     until(seen.page, f"{ROWS}.length === 20")
     assert seen.page.evaluate(ROWS) == list(range(80, 100))
     assert seen.page.is_disabled("#after")
@@ -132,7 +132,7 @@ def test_keys_go_from_picture_to_picture_and_back(seen) -> None:
 def test_keys_turn_the_page_in_the_large_view(seen) -> None:
     page = seen.page
     last = page.evaluate(KEYS)[-1]
-    page.locator("button.open").last.click()
+    press(page.locator("button.open").last)
     until(page, f"{OPENED} === '{last}'")
     page.keyboard.press("ArrowRight")
     until(page, f"{OPENED} !== '{last}' && {ROWS}[0] === 40")
@@ -179,9 +179,9 @@ def test_similar_failures_are_of_the_same_method_and_label(seen, store) -> None:
     page.wait_for_selector("#large .similar")
     near = page.locator("#large .strip a").evaluate_all("all => all.map((each) => each.getAttribute('href').slice(6))")
     assert len(near) == 8 and set(near) <= set(keys[1:])
-    page.locator("#large .strip a").first.click()
+    press(page.locator("#large .strip a").first)
     until(page, f"{OPENED} === '{near[0]}'")
-    page.locator("#large .similar h3 a").click()
+    press(page.locator("#large .similar h3 a"))
     until(page, f"document.querySelector('#count').textContent.startsWith('{len(keys)} of')")
 
 
@@ -190,7 +190,7 @@ def test_a_link_leads_to_the_same_view(seen, browser, made_up: Path) -> None:
     page.select_option("[name=class]", "fox")
     page.select_option("[name=sort]", "clip_t")
     until(page, "location.hash.includes('clip_t')")
-    page.locator("button.open").nth(6).click()
+    press(page.locator("button.open").nth(6))
     until(page, OPENED)
     fragment, rows, title = page.evaluate("location.hash"), page.evaluate(ROWS), page.inner_text("#large-title")
     with tab(browser, PHONE) as other:
@@ -213,7 +213,7 @@ def test_a_hostile_caption_stays_text(seen, browser, made_up: Path) -> None:
     page.fill("[name=words]", "</script>")
     until(page, "document.querySelectorAll('.row').length === 1")
     assert HOSTILE in page.inner_text(".row .prompt")
-    page.locator("button.open").first.click()
+    press(page.locator("button.open").first)
     page.wait_for_selector("#large dl")
     assert page.inner_text("#large").count(HOSTILE) >= 2
     assert page.evaluate("document.querySelectorAll('[onerror]').length") == 0
@@ -226,7 +226,7 @@ def test_what_is_lost_and_what_was_never_drawn_is_said(seen, store) -> None:
     page = seen.page
     page.select_option("[name=label]", "failed to draw")
     until(page, "document.querySelectorAll('.row').length === 1")
-    page.locator(".chosen button").click()
+    press(page.locator(".chosen button"))
     page.wait_for_selector("#large dl")
     assert "out of memory" in page.inner_text("#large")
     lost = store.execute("select sample_key from run_samples where run_id = ?", [RUN]).fetchall()[-1][0]
