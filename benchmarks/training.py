@@ -47,11 +47,11 @@ from umm_bench.bench.measure import Measured
 from umm_bench.cli.arguments import Parser, whole
 from umm_bench.cli.commands import quiet_libraries, run_command
 from umm_bench.images import open_image
-from umm_bench.umm import UMMPipeline, fuse_hidden_states, place_words
+from umm_bench.umm import UMMPipeline, fuse_hidden_states
 from umm_bench.umm.augment import Augmentation
 from umm_bench.umm.encoded import EncodeConfig, EncodedPairs, encode_pairs
 from umm_bench.umm.pairs import Pair, subject_caption, target_image
-from umm_bench.umm.tiue import read_positions, rearranged_hidden_states, span_positions
+from umm_bench.umm.tiue import read_positions, rearrange, rearranged_hidden_states, span_positions
 from umm_bench.umm.trainer import (
     PRECISIONS,
     TrainConfig,
@@ -121,14 +121,15 @@ def plain(pipe: UMMPipeline, pairs: list[Pair], config: TrainConfig, frozen: boo
                 embeds_BE = pipe.image_encoder(references_BCHW.to(pipe.image_encoder.dtype)).image_embeds.float()
                 embeds_BE = embeds_BE * (draws.drop_N >= config.drop_rate).to(device)[:, None]
                 h_y_BLD = pipe.text_encoder(input_ids_BL)[0]
-            embedding_BLD = pipe.text_encoder.get_input_embeddings()(input_ids_BL)
-            words_BLD = place_words(state.tiue(embeds_BE), mask_BL)
-            if config.residual:
-                words_BLD = embedding_BLD + words_BLD / mask_BL.sum(dim=1)[:, None, None]
-            words_BLD = torch.where(mask_BL[..., None], words_BLD, embedding_BLD)
+            text = rearrange(input_ids_BL, h_y_BLD, mask_BL[None], [state.tiue(embeds_BE)], [config.placement])
+            embedding_BLD = pipe.text_encoder.get_input_embeddings()(text.input_ids_BL)
+            words_BLD = text.words_BLD + embedding_BLD * text.added_BL[..., None]
+            words_BLD = torch.where(text.mask_BL[..., None], words_BLD, embedding_BLD)
             # the mask of all tokens: h_r of the whole caption
-            h_r_BLD = rearranged_hidden_states(pipe.text_encoder, input_ids_BL, torch.ones_like(mask_BL), words_BLD)
-            h_u_BLD = fuse_hidden_states(h_y_BLD, h_r_BLD, read_positions(pipe, input_ids_BL, mask_BL))
+            all_BL = torch.ones_like(mask_BL)
+            h_r_BLD = rearranged_hidden_states(pipe.text_encoder, text.input_ids_BL, all_BL, words_BLD)
+            read_BL = read_positions(pipe, text.input_ids_BL, text.subject_BL)
+            h_u_BLD = fuse_hidden_states(text.h_y_BLD, h_r_BLD, read_BL)
             loss = denoising_loss(pipe, schedule, z_0_BCHW, h_u_BLD, draws, config.min_snr_gamma)
         state.optimizer.zero_grad(set_to_none=True)
         for model in models:

@@ -135,7 +135,7 @@ def _train(run: dict[str, Any], args: argparse.Namespace, pairs: Path, output: P
     words += ["--steps", str(args.steps), "--batch-size", "16", "--lr", "2e-4", "--min-snr-gamma", "0"]
     words += ["--num-pseudo-words", str(config.num_pseudo_words), "--hidden-dim", str(config.hidden_dim)]
     words += ["--depth", str(config.depth), "--views", "2", "--head-rate", "1"]
-    words += ["--residual"] if config.residual else []
+    words += ["--placement", config.placement]
     words += ["--image-encoder", given["image_encoder"]] if given.get("image_encoder") else []
     words += ["--resume"] if (output / STATE_FILE).is_file() else []
     _check(train.main(words), "training")

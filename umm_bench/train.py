@@ -40,6 +40,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 def _parser() -> Parser:
     from umm_bench.umm.augment import Augmentation
     from umm_bench.umm.encoded import EncodeConfig
+    from umm_bench.umm.tiue import PLACEMENTS
     from umm_bench.umm.trainer import TrainConfig
     from umm_bench.umm.validation import ValidationConfig
 
@@ -72,8 +73,9 @@ def _parser() -> Parser:
     add("--num-pseudo-words", type=whole(1, 64), default=run.num_pseudo_words)
     add("--hidden-dim", type=whole(1, 65536), default=run.hidden_dim)
     add("--depth", type=whole(0, 64), default=run.depth, help="hidden layers of the MLP")
-    add("--residual", action="store_true",
-        help="the pseudo word is added to the subject's own words; best with --head-rate 1")  # fmt: skip
+    add("--placement", choices=PLACEMENTS, default=run.placement,
+        help="of the pseudo words: in place of the subject's own, added to them or before them; best with "
+        "--head-rate 1 where its own words stay")  # fmt: skip
     add("--distill", type=SHARE, default=run.distill,
         help="part of the target that the generator itself predicts from the whole caption")  # fmt: skip
     add("--seed", type=SEED, default=run.seed)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -48,6 +49,18 @@ def tiue_location(base: Base, name: str = "") -> str:
     """Where the TIUE is: `name`, or the folder in the base that UMMPipeline.save_pretrained left there, or mini's."""
     inside = Path(base.location) / "tiue"
     return str(inside) if not name and os.path.isdir(inside) else resolve_model(name or "mini", "tiue")
+
+
+@cache
+def _words_before(location: str) -> int:
+    """Pseudo words that a prompt needs room for; 0 where there is no TIUE, which loading it will say better."""
+    from umm_bench.umm import TIUE
+
+    try:
+        config = TIUE.extract_init_dict(TIUE.load_config(location))[0]
+    except LOAD_ERRORS:
+        return 0
+    return config["num_pseudo_words"] if config.get("placement") == "before" else 0
 
 
 def image_encoder_location(base: Base, name: str = "") -> str:
@@ -163,7 +176,9 @@ class UMM:
         tokenizer = base.tokenizer
         text = prompt.text(case.class_nouns)
         try:
-            subject_masks(tokenizer, [text], subjects_of(case, prompt, 1), tokenizer.model_max_length)
+            subjects = subjects_of(case, prompt, 1)
+            room = _words_before(tiue_location(base, config.tiue)) * len(subjects)
+            subject_masks(tokenizer, [text], subjects, tokenizer.model_max_length, room)
         except UserError as error:
             return str(error)
         return None

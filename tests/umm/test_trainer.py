@@ -253,11 +253,11 @@ def test_a_setting_younger_than_the_state_is_as_it_was(umm, encoded, identity, t
     with safe_open(tmp_path / STATE_FILE, "pt") as file:
         metadata = file.metadata()
     config = json.loads(metadata["config"])
-    del config["residual"]
+    del config["placement"]
     save_file(load_file(tmp_path / STATE_FILE), tmp_path / STATE_FILE, metadata | {"config": json.dumps(config)})
     assert load_state(tmp_path, umm, CONFIG, identity).step == 1
-    with pytest.raises(UserError, match="residual=False, not True"):
-        load_state(tmp_path, umm, dataclasses.replace(CONFIG, residual=True), identity)
+    with pytest.raises(UserError, match="placement=replace, not add"):
+        load_state(tmp_path, umm, dataclasses.replace(CONFIG, placement="add"), identity)
 
 
 def test_a_run_goes_on_with_another_learning_rate(umm, encoded, identity, tmp_path):

@@ -16,9 +16,11 @@ from umm_bench.umm.trainer import TrainConfig
 CONFIG = TrainConfig(steps=3, batch_size=2, hidden_dim=16, learning_rate=1e-2, warmup_steps=1, drop_rate=0.3)
 
 
-@pytest.mark.parametrize(("frozen", "residual"), [(False, False), (True, False), (True, True)])
-def test_the_plain_recipe_trains_the_same_mlp(fresh_sd, tiny_image_encoder, tmp_path, frozen, residual):
-    config = dataclasses.replace(CONFIG, residual=residual)
+@pytest.mark.parametrize(
+    ("frozen", "placement"), [(False, "replace"), (True, "replace"), (True, "add"), (True, "before")]
+)
+def test_the_plain_recipe_trains_the_same_mlp(fresh_sd, tiny_image_encoder, tmp_path, frozen, placement):
+    config = dataclasses.replace(CONFIG, placement=placement)
 
     def stack():
         return make_umm(fresh_sd("v_prediction"), deepcopy(tiny_image_encoder))

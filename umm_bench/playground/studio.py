@@ -94,7 +94,7 @@ class Studio:
             with self._alone:
                 made = self.pipe.make_card(subject.image, subject.words)
         elif made.phrase != subject.words:
-            made = SubjectCard(made.words_KD, subject.words, made.references, made.residual)
+            made = SubjectCard(made.words_KD, subject.words, made.references, made.placement)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "card.safetensors"
             made.save(path)

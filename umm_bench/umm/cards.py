@@ -13,25 +13,26 @@ from torch import Tensor
 
 from atomic import whole_file
 from umm_bench.errors import UserError
+from umm_bench.umm.tiue import Placement
 
-FORMATS = {"umm-card/1": False, "umm-card/2": True}  # whether the words are added to the phrase's own
+FORMATS: dict[str, Placement] = {"umm-card/1": "replace", "umm-card/2": "add", "umm-card/3": "before"}
 
 
 @dataclass(frozen=True, eq=False)
 class SubjectCard:
     """`words_KD` are K pseudo words of the text encoder's width D; `phrase` is the noun they were made for, and
-    `references` the number of pictures that they average. `residual` words are added to those of the phrase in whose
-    place a prompt has the card, others replace them.
+    `references` the number of pictures that they average. `placement` is what they do to the words of the phrase in
+    whose place a prompt has the card, as a TIUE's.
     """
 
     words_KD: Tensor
     phrase: str
     references: int = 1
-    residual: bool = False
+    placement: Placement = "replace"
 
     def save(self, path: str | Path) -> None:
         """Writes one safetensors file (3 kB for a word of Stable Diffusion 1.5), whole or not at all."""
-        version = next(name for name, residual in FORMATS.items() if residual == self.residual)
+        version = next(name for name, placement in FORMATS.items() if placement == self.placement)
         metadata = {"format": version, "phrase": self.phrase, "references": str(self.references)}
         with whole_file(Path(path)) as unfinished:
             save_file({"words": self.words_KD.detach().float().cpu().contiguous()}, unfinished, metadata=metadata)

@@ -104,6 +104,8 @@ def load_state(folder: Path, pipe: UMMPipeline, config: TrainConfig, identity: d
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         # a setting that is younger than the state was as it is by default
         saved = dataclasses.asdict(TrainConfig()) | json.loads(metadata["config"])
+        if saved.pop("residual", False):  # as it was called before there were three
+            saved["placement"] = "add"
         known, step = dict(json.loads(metadata["identity"])), int(metadata["step"])
     except LOAD_ERRORS as error:
         raise UserError(_damaged(path, error)) from error

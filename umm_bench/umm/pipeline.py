@@ -103,7 +103,7 @@ class UMMPipeline(StableDiffusionPipeline):
         """The pseudo words of a subject from one picture or several, to be saved, shared and used without them."""
         pictures = as_list(images)
         words_KD = self.encode_subjects([Subject(pictures, phrase)])[0]
-        return SubjectCard(words_KD.detach().float().cpu(), phrase, len(pictures), self.tiue.config.residual)
+        return SubjectCard(words_KD.detach().float().cpu(), phrase, len(pictures), self.tiue.config.placement)
 
     @torch.no_grad()
     def encode_subjects(self, subjects: Sequence[Subject]) -> list[Tensor]:
@@ -156,17 +156,19 @@ class UMMPipeline(StableDiffusionPipeline):
         # as encode_prompt does: a textual inversion of several vectors is several tokens
         prompt = [self.maybe_convert_prompt(text, self.tokenizer) for text in prompt]
         length, device = h_y_NLD.shape[1], h_y_NLD.device
-        masks_SNL = subject_masks(self.tokenizer, prompt, subjects, length).to(device)
         drawn = [branch for branch in branches if branch]
         if not drawn:
+            subject_masks(self.tokenizer, prompt, subjects, length)
             return {TEXT: h_y_NLD}
         words = self.encode_subjects(subjects)
-        residual = [s.card.residual if s.card else self.tiue.config.residual for s in subjects]
+        placements = [s.card.placement if s.card else self.tiue.config.placement for s in subjects]
+        room = sum(len(each) for each, placement in zip(words, placements, strict=True) if placement == "before")
+        masks_SNL = subject_masks(self.tokenizer, prompt, subjects, length, room).to(device)
         input_ids_NL = self.tokenizer(
             prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
         ).input_ids.to(device)
         with lora_scaled(self.text_encoder, lora_scale):
-            hidden_states = branch_hidden_states(self, input_ids_NL, h_y_NLD, masks_SNL, words, residual, drawn)
+            hidden_states = branch_hidden_states(self, input_ids_NL, h_y_NLD, masks_SNL, words, placements, drawn)
         return {TEXT: h_y_NLD, **hidden_states}
 
     @torch.no_grad()

@@ -17,7 +17,7 @@ from umm_bench.errors import UserError
 from umm_bench.images import ImageInput
 from umm_bench.umm.cards import SubjectCard
 from umm_bench.umm.guidance import Branch, Schedule
-from umm_bench.umm.tiue import find_phrase, fuse_hidden_states, place_words, read_positions, rearranged_hidden_states
+from umm_bench.umm.tiue import Placement, find_phrase, subject_hidden_states
 
 
 @dataclass(frozen=True)
@@ -44,15 +44,17 @@ class Subject:
         return self.phrase or (self.card.phrase if self.card is not None else "")
 
 
-def subject_masks(tokenizer: CLIPTokenizer, prompts: Sequence[str], subjects: Sequence[Subject], length: int) -> Tensor:
-    """Where each subject's tokens are in each prompt, [S, N, length].
+def subject_masks(
+    tokenizer: CLIPTokenizer, prompts: Sequence[str], subjects: Sequence[Subject], length: int, room: int = 0
+) -> Tensor:
+    """Where each subject's tokens are in each prompt, [S, N, length]; `room` is left for words before the subjects.
 
     Raises UserError for a phrase that a prompt lacks, repeats or cuts off, and for phrases that overlap.
     """
     masks_SNL = torch.zeros(len(subjects), len(prompts), length, dtype=torch.bool)
     for n, prompt in enumerate(prompts):
         for s, subject in enumerate(subjects):
-            positions = find_phrase(tokenizer, prompt, subject.words, subject.occurrence)
+            positions = find_phrase(tokenizer, prompt, subject.words, subject.occurrence, room)
             masks_SNL[s, n, list(positions)] = True
         if (masks_SNL[:, n].sum(dim=0) > 1).any():
             raise UserError(f'two subjects share words of the prompt "{prompt}"')
@@ -65,29 +67,17 @@ def branch_hidden_states(
     h_y_NLD: Tensor,
     masks_SNL: Tensor,
     words: Sequence[Tensor],
-    residual: Sequence[bool],
+    placements: Sequence[Placement],
     branches: Iterable[frozenset[int]],
 ) -> dict[Branch, Tensor]:
-    """h_u [N, L, D] of each branch: h_y with the subjects of the branch taken from their pseudo words [K, D].
-
-    Those of a `residual` subject are added to its own words.
-    """
-    placed_SNLD = torch.stack(
-        [
-            place_words(words_KD.expand(len(input_ids_NL), -1, -1), mask_NL, adds)
-            for words_KD, mask_NL, adds in zip(words, masks_SNL, residual, strict=True)
-        ]
-    )
-    added_SNL = masks_SNL & torch.tensor(residual, device=masks_SNL.device)[:, None, None]
+    """h_u [N, L, D] of each branch: h_y with the subjects of the branch taken from their pseudo words [K, D]."""
     hidden_states: dict[Branch, Tensor] = {}
     for branch in branches:
         drawn = sorted(branch)
-        mask_NL = masks_SNL[drawn].any(dim=0)
-        words_NLD = placed_SNLD[drawn].sum(dim=0)
-        read_NL = read_positions(pipe, input_ids_NL, mask_NL)
-        added_NL = added_SNL[drawn].any(dim=0)
-        h_r = rearranged_hidden_states(pipe.text_encoder, input_ids_NL, mask_NL, words_NLD, read_NL, added_NL)
-        hidden_states[branch] = fuse_hidden_states(h_y_NLD, h_r, read_NL)
+        words_NKD = [words[s].expand(len(input_ids_NL), -1, -1) for s in drawn]
+        hidden_states[branch] = subject_hidden_states(
+            pipe, input_ids_NL, h_y_NLD, masks_SNL[drawn], words_NKD, [placements[s] for s in drawn]
+        )
     return hidden_states
 
 

@@ -24,7 +24,7 @@ from umm_bench.errors import UserError
 from umm_bench.umm.encoded import Batch, EncodedPairs
 from umm_bench.umm.frozen import FrozenConvolutions
 from umm_bench.umm.pipeline import UMMPipeline
-from umm_bench.umm.tiue import TIUE, fuse_hidden_states, place_words, read_positions, rearranged_hidden_states
+from umm_bench.umm.tiue import TIUE, Placement, subject_hidden_states
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -40,7 +40,7 @@ class TrainConfig:
     `min_snr_gamma` 0 weighs all timesteps alike (2303.09556); `drop_rate` is the part of the rows whose image
     embedding is zeroed, which teaches the word for "no image" (the UNet is frozen, so dropping the text as
     well would train nothing). `mixed_precision` "bf16" keeps the frozen models in bfloat16 and the MLP in
-    float32; "no" leaves the pipeline as it is. `residual` adds the pseudo word to the subject's own words.
+    float32; "no" leaves the pipeline as it is. `placement` is the TIUE's.
     `distill` in [0, 1] is how much of the target is, where a caption was cut to the subject's noun, what the generator
     itself predicts given the whole caption: the picture is to say what the words did. It has none of the noise of a
     single picture's target, and never more than the words could say; it costs a forward pass.
@@ -61,7 +61,7 @@ class TrainConfig:
     num_pseudo_words: int = 1
     hidden_dim: int = 1024
     depth: int = 2
-    residual: bool = False
+    placement: Placement = "replace"
     distill: float = 0.0
 
     def rows_per_step(self, processes: int = 1) -> int:
@@ -104,7 +104,7 @@ class Draws:
 def initial_state(pipe: UMMPipeline, config: TrainConfig, start: TIUE | None = None) -> TrainState:
     """A TIUE that fits the encoders of `pipe`, on the UNet's device, in float32: untrained, or with `start`'s weights.
 
-    UserError where those are of other sizes, or replaces the subject's words where `config` adds to them.
+    UserError where those are of other sizes, or do otherwise to the subject's words than `config` says.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
@@ -115,10 +115,10 @@ def initial_state(pipe: UMMPipeline, config: TrainConfig, start: TIUE | None = N
             hidden_dim=config.hidden_dim,
             depth=config.depth,
             word_std=float(pipe.text_encoder.get_input_embeddings().weight.detach().float().std()),
-            residual=config.residual,
+            placement=config.placement,
         )
     if start is not None:
-        for name in ("image_dim", "text_dim", "num_pseudo_words", "hidden_dim", "depth", "residual"):
+        for name in ("image_dim", "text_dim", "num_pseudo_words", "hidden_dim", "depth", "placement"):
             if start.config[name] != tiue.config[name]:
                 raise UserError(f"the TIUE to begin with has {name}={start.config[name]}, this one {tiue.config[name]}")
         tiue.load_state_dict(start.state_dict())
@@ -244,11 +244,8 @@ def umm_loss(
 
     mask_BL, h_y_BLD = batch.mask_BL.to(device), batch.h_y_BLD.to(device)
     input_ids_BL = batch.input_ids_BL.to(device)
-    words_BLD = place_words(tiue(image_embeds_BE.to(device)), mask_BL, tiue.config.residual)
-    added_BL = mask_BL & tiue.config.residual
-    read_BL = read_positions(pipe, input_ids_BL, mask_BL)
-    h_r_BnD = rearranged_hidden_states(pipe.text_encoder, input_ids_BL, mask_BL, words_BLD, read_BL, added_BL)
-    h_u_BLD = fuse_hidden_states(h_y_BLD, h_r_BnD.to(h_y_BLD.dtype), read_BL)
+    words_BKD = tiue(image_embeds_BE.to(device))
+    h_u_BLD = subject_hidden_states(pipe, input_ids_BL, h_y_BLD, mask_BL[None], [words_BKD], [tiue.config.placement])
     taught = None
     if config.distill:
         if batch.h_whole_BLD is None or batch.cut_B is None:
