@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ logger = logging.getLogger(__name__)
 
 # owner/name, as the hub has them
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_NOT_THERE = re.compile("no file named|not appear to have a file named|no such modeling files")
 # StableDiffusionPipeline's parts by the one class that each of them has in Stable Diffusion 1.x and 2.x
 _PARTS = {
     "vae": ("AutoencoderKL",),
@@ -53,6 +55,20 @@ def resolve_model(name: str, part: str) -> str:
 def model_fingerprint(location: str) -> str:
     """Content digest of a local folder; a hub id stands for itself."""
     return path_digest(Path(location)) if Path(location).is_dir() else location
+
+
+@dataclass(frozen=True)
+class Usual:
+    """How subjects are drawn on a base where nobody says otherwise: `alpha`, and `subject_guidance` times the scale."""
+
+    guidance_scale: float = 7.5
+    alpha: float = 0.7
+    subject_guidance: float = 1.0
+
+
+def usual(name: str) -> Usual:
+    """The settings of the base `name`: diffusers' guidance and the paper's fusion, or what serves mini best."""
+    return Usual(3.0, 0.8, 2.0) if name == "mini" else Usual()
 
 
 def pick_device() -> str:
@@ -140,7 +156,7 @@ class Base:
         found = [weights_variant(os.path.join(self.location, part)) for part in _PARTS]
         # of a folder it is known; of the hub it shows
         variants = (next(filter(None, found), None),) if local else (None, "fp16")
-        failed: Exception | None = None
+        failed: list[Exception] = []
         for variant in variants:
             try:
                 _check_is_sd(StableDiffusionPipeline.load_config(self.location), self.location)
@@ -156,10 +172,11 @@ class Base:
                 _check_fits(pipe)
                 break
             except LOAD_ERRORS as error:
-                failed = failed or error
+                failed.append(error)
         else:
-            reason = first_line(failed) if failed else ""
-            raise UserError(f"cannot load base '{self.name}' from {self.location}: {reason}") from failed
+            # of two variants one is usually not there, which is not what is wrong
+            error = next((each for each in failed if not _NOT_THERE.search(str(each))), failed[0])
+            raise UserError(f"cannot load base '{self.name}' from {self.location}: {first_line(error)}") from error
         pipe.set_progress_bar_config(disable=True)
         return self.place(pipe)
 

@@ -34,7 +34,7 @@ def _parser() -> Parser:
 
 def _command(arguments: Sequence[str] | None) -> None:
     options = _parser().parse_args(arguments)
-    from umm_bench.base import load_base
+    from umm_bench.base import load_base, usual
     from umm_bench.playground.server import Server
     from umm_bench.playground.studio import Studio
     from umm_bench.suites.mini import MiniSuite
@@ -42,7 +42,7 @@ def _command(arguments: Sequence[str] | None) -> None:
 
     quiet_libraries()
     pipe = load_umm(load_base(options.base), options.tiue, options.image_encoder)
-    with Server(Studio(pipe, MiniSuite().subjects()), options.port) as server:
+    with Server(Studio(pipe, MiniSuite().subjects(), usual(options.base)), options.port) as server:
         print(f"{server.address} (Ctrl-C ends it)", flush=True)
         if options.open:
             webbrowser.open(server.address)

@@ -14,7 +14,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from atomic import whole_file
-from umm_bench.cli.arguments import GUIDANCE, SEED, SHARE, STEPS, Parser, any_text, file_name, real, some_text, whole
+from umm_bench.base import usual
+from umm_bench.cli.arguments import (
+    GUIDANCE,
+    GUIDANCE_HELP,
+    SEED,
+    SHARE,
+    STEPS,
+    Parser,
+    any_text,
+    file_name,
+    real,
+    some_text,
+    whole,
+)
 from umm_bench.cli.commands import quiet_libraries, run_command
 from umm_bench.cli.outputs import check_file, check_image_file
 from umm_bench.errors import UserError
@@ -46,11 +59,12 @@ def _parser() -> Parser:
     add("--tiue", default="", help="trained TIUE: mini, a folder or a hub id (default: the base's, or mini)")
     add("--image-encoder", default="", help="CLIP that the TIUE was trained with (default: the base's)")
     add("--alpha", action="append", type=SHARE, default=[],
-        help="0 text only ... 1 image only; for all subjects, or for each, cards last (default: 0.7)")  # fmt: skip
+        help="0 text only, 1 image only; for all subjects, or each, cards last (default: 0.7; mini 0.8)")  # fmt: skip
     add("--negative-prompt", type=any_text)
     add("--steps", type=STEPS, default=30, help="denoising steps (default: %(default)s)")
-    add("--guidance-scale", type=GUIDANCE, default=5.0, help="1 is off (default: %(default)s)")
-    add("--subject-scale", type=GUIDANCE, help="guidance by the subjects alone (default: --guidance-scale)")
+    add("--guidance-scale", type=GUIDANCE, help=GUIDANCE_HELP)
+    add("--subject-scale", type=GUIDANCE,
+        help="guidance by the subjects alone (default: --guidance-scale, on mini twice that)")  # fmt: skip
     for part in ("guidance", "subject"):
         add(f"--{part}-interval", nargs=2, type=SHARE, default=(0.0, 1.0), metavar=("START", "STOP"),
             help=f"fractions of the steps at which the {part} counts (default: 0 1)")  # fmt: skip
@@ -67,11 +81,21 @@ def _parser() -> Parser:
     return parser
 
 
+def _fill(args: argparse.Namespace) -> None:
+    """What nobody said is as it is usual on the base."""
+    settings = usual(args.base)
+    args.alpha = args.alpha or [settings.alpha]
+    if args.guidance_scale is None:
+        args.guidance_scale = settings.guidance_scale
+    if args.subject_scale is None:
+        args.subject_scale = args.guidance_scale * settings.subject_guidance
+
+
 def _check(args: argparse.Namespace) -> None:
     if len(args.image) != len(args.subject):
         raise UserError(f"{len(args.image)} --image but {len(args.subject)} --subject; give them in pairs")
     subjects = len(args.image) + len(args.card)
-    if len(args.alpha) not in (0, 1, subjects):
+    if len(args.alpha) not in (1, subjects):
         raise UserError(f"{len(args.alpha)} --alpha for {subjects} subjects; give one, or one for each")
     if any(len(card) > 2 for card in args.card):
         raise UserError("--card takes a file and its words in the prompt, in quotes if there are several")
@@ -115,7 +139,7 @@ def _subjects(args: argparse.Namespace) -> list["Subject"]:
     args.init_image = None if args.init_image is None else open_image(args.init_image)
     args.mask = None if args.mask is None else open_image(args.mask)
     number = len(args.image)
-    alphas = args.alpha if len(args.alpha) > 1 else (args.alpha or [0.7]) * (number + len(args.card))
+    alphas = args.alpha if len(args.alpha) > 1 else args.alpha * (number + len(args.card))
     pictures = [[open_image(Path(path)) for path in paths] for paths in args.image]
     drawn = zip(pictures, args.subject, alphas[:number], strict=True)
     kept = zip(args.card, alphas[number:], strict=True)
@@ -138,6 +162,7 @@ def _pipeline(args: argparse.Namespace) -> "UMMPipeline":
 
 def sample(args: argparse.Namespace) -> None:
     """Writes the card and the images and prints their paths. Raises UserError for arguments that do not fit."""
+    _fill(args)
     _check(args)
     quiet_libraries()
     subjects = _subjects(args)

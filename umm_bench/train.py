@@ -78,6 +78,8 @@ def _parser() -> Parser:
         "--head-rate 1 where its own words stay")  # fmt: skip
     add("--distill", type=SHARE, default=run.distill,
         help="part of the target that the generator itself predicts from the whole caption")  # fmt: skip
+    add("--summary-steps", type=whole(0), default=run.summary_steps,
+        help="first steps, which match the whole caption's summary; for a UNet that reads one")  # fmt: skip
     add("--seed", type=SEED, default=run.seed)
     add("--checkpoint-every", type=whole(), default=500, help="steps between checkpoints")
 
@@ -254,7 +256,8 @@ def command(args: argparse.Namespace) -> None:
         _check_outputs(args, cache)
     accelerator.wait_for_everyone()
     config = _from(TrainConfig, args, mixed_precision=choose_precision(args.mixed_precision, accelerator.device.type))
-    encode = _from(EncodeConfig, args, augmentation=_from(Augmentation, args), whole_captions=args.distill > 0)
+    told = args.distill > 0 or args.summary_steps > 0
+    encode = _from(EncodeConfig, args, augmentation=_from(Augmentation, args), whole_captions=told)
     pipe = load_umm(load_base(args.base), None, args.image_encoder).to(accelerator.device)
     start = load_tiue(resolve_model(args.init_from, "tiue")) if args.init_from else None
     if args.gradient_checkpointing:

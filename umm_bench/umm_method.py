@@ -1,5 +1,6 @@
 """UMM-Diffusion as a benchmarked method: no setup, one reference image, one call."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from PIL import Image
 
-from umm_bench.base import Base, resolve_model
+from umm_bench.base import Base, resolve_model, usual
 from umm_bench.errors import UserError
 from umm_bench.weights import LOAD_ERRORS, first_line, weights_variant
 
@@ -29,13 +30,14 @@ _PROCESSOR = "preprocessor_config.json"
 class UMMConfig:
     """`alpha` in [0, 1], the image against the text. `tiue` and `image_encoder`: "mini", a folder or a hub id;
     left empty, the base's own, and mini's TIUE where it has none. `references`: how many of a subject's images are
-    averaged.
+    averaged. `subject_guidance`: guidance by what the subjects add to the text, times the run's scale.
     """
 
     alpha: float = 0.7
     tiue: str = ""
     image_encoder: str = ""
     references: int = 1
+    subject_guidance: float = 1.0
 
     def __post_init__(self) -> None:
         """Raises UserError for a value out of its range."""
@@ -43,6 +45,8 @@ class UMMConfig:
             raise UserError(f"alpha is {self.alpha}; it must lie between 0 (text only) and 1 (image only)")
         if self.references < 1:
             raise UserError(f"references is {self.references}; it must be at least 1")
+        if not 0.0 <= self.subject_guidance < math.inf:
+            raise UserError(f"subject_guidance is {self.subject_guidance}; it must be a finite number, 0 or more")
 
 
 def tiue_location(base: Base, name: str = "") -> str:
@@ -163,6 +167,10 @@ class UMM:
     can_offload: ClassVar[bool] = True
 
     @staticmethod
+    def defaults(base: Base) -> UMMConfig:
+        return UMMConfig(usual(base.name).alpha, subject_guidance=usual(base.name).subject_guidance)
+
+    @staticmethod
     def weights(config: UMMConfig, base: Base) -> Sequence[Path]:
         """The local folders beside the base's pipeline that the images depend on."""
         parts = [tiue_location(base, config.tiue), image_encoder_location(base, config.image_encoder)]
@@ -203,6 +211,7 @@ class UMM:
             alpha=self.config.alpha,
             num_inference_steps=self.generation.num_inference_steps,
             guidance_scale=self.generation.guidance_scale,
+            subject_guidance_scale=self.config.subject_guidance * self.generation.guidance_scale,
             num_images_per_prompt=len(seeds),
             generator=[torch.Generator("cpu").manual_seed(seed) for seed in seeds],
         ).images

@@ -13,7 +13,7 @@ from PIL import Image
 
 from tests.reports.browsing import DESK, PHONE, tab, until
 from umm_bench import demo
-from umm_bench.base import load_base
+from umm_bench.base import load_base, usual
 from umm_bench.errors import UserError
 from umm_bench.playground import studio
 from umm_bench.playground.server import Server
@@ -27,7 +27,7 @@ PROMPT = "a {subject} on a blue background"
 
 @pytest.fixture(scope="module")
 def made():
-    return Studio(load_umm(load_base("mini"), ""), MiniSuite().subjects())
+    return Studio(load_umm(load_base("mini"), ""), MiniSuite().subjects(), usual("mini"))
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,9 @@ def test_both_pictures_are_those_of_the_pipeline_from_one_noise(made, known):
 
     def pictured(**asked):
         generator = torch.Generator("cpu").manual_seed(7)
-        return made.pipe(text, num_inference_steps=3, guidance_scale=5.0, generator=generator, **asked).images[0]
+        return made.pipe(
+            text, num_inference_steps=3, guidance_scale=3.0, subject_guidance_scale=6.0, generator=generator, **asked
+        ).images[0]
 
     assert drawn.prompt == text
     assert np.array_equal(drawn.plain, pictured())

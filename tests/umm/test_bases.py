@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 
 from tests.umm.conftest import make_tiue, make_umm
@@ -41,6 +41,43 @@ def test_each_way_of_saving_gives_the_same_base(kinds, kind):
         found, expected = getattr(base, part).state_dict(), getattr(plain, part).state_dict()
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[name], expected[name]) and found[name].dtype == torch.float32 for name in found)
+
+
+@pytest.fixture
+def hub(kinds, tmp_path, monkeypatch):
+    """`hub("fp16")` puts a copy of that base where the hub would have it, as owner/name, and gives its folder."""
+    there = {"owner/name": str(tmp_path / "there")}
+
+    def redirect(kind, method):
+        known = getattr(kind, method)
+        monkeypatch.setattr(kind, method, lambda name, *args, **more: known(there.get(name, name), *args, **more))
+
+    def put(kind):
+        shutil.copytree(kinds / kind, tmp_path / "there")
+        for method in ("from_pretrained", "load_config"):
+            redirect(StableDiffusionPipeline, method)
+        redirect(UNet2DConditionModel, "load_config")
+        return tmp_path / "there"
+
+    return put
+
+
+@pytest.mark.parametrize("kind", ["sd", "fp16"])
+def test_a_base_of_the_hub_in_half_precision_only(kinds, hub, kind):
+    hub(kind)
+    found = load_base("owner/name").pipeline().unet.state_dict()
+    expected = load_base(str(kinds / "sd")).pipeline().unet.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("kind", ["sd", "fp16"])
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_of_a_damaged_base_of_the_hub_the_damage_is_said(hub, kind, part):
+    file = next((hub(kind) / part).glob("*.safetensors"))
+    file.write_bytes(file.read_bytes()[:1000])
+    with pytest.raises(UserError, match="cannot load base 'owner/name' from owner/name: ") as told:
+        load_base("owner/name").pipeline()
+    assert not any(words in str(told.value) for words in ("no file named", "no such modeling files"))
 
 
 @pytest.mark.parametrize("kind", ["complete", "complete-fp16", "umm"])

@@ -4,12 +4,22 @@ import dataclasses
 
 import pytest
 import torch
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
-from tests.umm.conftest import row
+from tests.umm.conftest import make_umm, row
 from umm_bench.errors import UserError
 from umm_bench.umm.encoded import EncodeConfig, EncodedPairs, encode_pairs
 from umm_bench.umm.pairs import read_pairs
-from umm_bench.umm.trainer import TrainConfig, denoising_loss, draw, initial_state, noise_schedule, umm_loss
+from umm_bench.umm.trainer import (
+    TrainConfig,
+    denoising_loss,
+    draw,
+    initial_state,
+    noise_schedule,
+    summary_loss,
+    train,
+    umm_loss,
+)
 
 CONFIG = TrainConfig(hidden_dim=16, drop_rate=0.0)
 ENCODE = EncodeConfig(views=2, chunk_size=4, dtype="float32", head_rate=1.0, whole_captions=True)
@@ -43,3 +53,37 @@ def test_the_target_may_be_what_the_generator_makes_of_the_whole_caption(umm, pa
     bare = dataclasses.replace(batch, h_whole_BLD=None, cut_B=None)
     with pytest.raises(UserError, match="whole_captions"):
         umm_loss(umm, tiue, schedule, bare, draws, dataclasses.replace(config, distill=1.0))
+
+
+@pytest.fixture
+def reads_a_summary(tiny_sd, tiny_image_encoder):
+    torch.manual_seed(0)
+    more = {"addition_embed_type": "text", "addition_embed_type_num_heads": 2}
+    unet = UNet2DConditionModel.from_config({**tiny_sd.unet.config, **more})
+    sd = StableDiffusionPipeline.from_pipe(tiny_sd, unet=unet)
+    return make_umm(sd, tiny_image_encoder, placement="before")
+
+
+def test_first_steps_may_match_the_summary_of_the_whole_caption(reads_a_summary, pairs_folder, tmp_path, monkeypatch):
+    pipe = reads_a_summary
+    encoded = EncodedPairs(list(encode_pairs(pipe, read_pairs(pairs_folder()), tmp_path / "cache", ENCODE)))
+    config = dataclasses.replace(CONFIG, placement="before", batch_size=6, learning_rate=3e-2)
+    config = dataclasses.replace(config, summary_steps=40, steps=42)
+    batch, draws = encoded.batch(range(6)), draw(encoded.shapes, 6, 0, 0, 1000)
+    calls, forward = [], pipe.unet.forward
+    monkeypatch.setattr(pipe.unet, "forward", lambda *args, **more: calls.append(1) or forward(*args, **more))
+    start = initial_state(pipe, config)
+    before = summary_loss(pipe, start.tiue, batch, draws, config).item()
+    for state in train(pipe, encoded, config, start):
+        assert len(calls) == max(0, state.step - 40)
+        if state.step == 40:
+            assert summary_loss(pipe, state.tiue, batch, draws, config).item() < 0.5 * before
+    uncut = dataclasses.replace(batch, cut_B=torch.zeros(6, dtype=torch.bool))
+    assert summary_loss(pipe, state.tiue, uncut, draws, config).item() == 0
+
+
+def test_a_unet_without_a_summary_cannot_match_one(umm, pairs_folder, tmp_path):
+    encoded = EncodedPairs(list(encode_pairs(umm, read_pairs(pairs_folder()), tmp_path / "cache", ENCODE)))
+    config = dataclasses.replace(CONFIG, summary_steps=1)
+    with pytest.raises(UserError, match="--summary-steps must be 0"):
+        next(train(umm, encoded, config, initial_state(umm, config)))

@@ -5,9 +5,9 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from umm_bench.base import DTYPES
+from umm_bench.base import DTYPES, usual
 from umm_bench.bench.selection import DEFAULT_METRICS, DEGRADED_METRICS, Request
-from umm_bench.cli.arguments import GUIDANCE, SEED, STEPS, Parser, whole
+from umm_bench.cli.arguments import GUIDANCE, GUIDANCE_HELP, SEED, STEPS, Parser, whole
 from umm_bench.errors import UserError
 from umm_bench.methods import METHODS, Generation
 from umm_bench.metrics.base import METRICS
@@ -49,6 +49,7 @@ def read_request(options: argparse.Namespace) -> Request:
     metrics = DEFAULT_METRICS if options.metrics is None else _names(options.metrics, "--metrics")
     if options.metrics is None and options.degrade:
         metrics += DEGRADED_METRICS
+    guidance = usual(options.base).guidance_scale if options.guidance_scale is None else options.guidance_scale
     return Request(
         methods=_names(options.methods, "--methods"),
         metrics=metrics,
@@ -60,7 +61,7 @@ def read_request(options: argparse.Namespace) -> Request:
         images_per_prompt=options.images_per_prompt,
         seed=options.seed,
         base=options.base,
-        generation=Generation(options.steps, options.guidance_scale),
+        generation=Generation(options.steps, guidance),
         settings=tuple(settings),
         references=options.references,
         degrade=options.degrade,
@@ -140,7 +141,7 @@ def make_parser(description: str) -> Parser:
     parser.add_argument("--images-per-prompt", type=whole(1, 100_000), default=defaults.images_per_prompt)
     parser.add_argument("--seed", type=SEED, default=defaults.seed)
     parser.add_argument("--steps", type=STEPS, default=defaults.generation.num_inference_steps, help="denoising steps")
-    parser.add_argument("--guidance-scale", type=GUIDANCE, default=defaults.generation.guidance_scale)
+    parser.add_argument("--guidance-scale", type=GUIDANCE, help=GUIDANCE_HELP)
     parser.add_argument(
         "--base", default=defaults.base, help="mini, a diffusers folder or a hub id (default: %(default)s)"
     )

@@ -62,6 +62,7 @@ def real(least: float = -math.inf, most: float = math.inf, above: bool = False) 
 
 STEPS = whole(1, MOST_STEPS)
 GUIDANCE = real(0, MOST_GUIDANCE)
+GUIDANCE_HELP = "1 is off (default: 7.5, on mini 3)"
 SHARE = real(0, 1)
 # torch's generators take 64 bits, DuckDB's BIGINT 63; images take consecutive ones
 SEED = whole(0, 2**63 - 1)

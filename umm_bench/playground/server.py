@@ -134,5 +134,5 @@ def page(studio: Studio) -> str:
     subjects = [(s.id, s.class_noun, f"/subject/{quote(s.id, safe='')}") for s in studio.known.values()]
     return page_text(
         "demo.html.j2", "/", ("demo.css", "demo.js"), served=True, run=None, subjects=subjects,
-        upload_mb=UPLOAD_BYTES // 2**20,
+        upload_mb=UPLOAD_BYTES // 2**20, usual=studio.usual,
     )  # fmt: skip

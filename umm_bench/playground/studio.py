@@ -14,6 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from umm_bench.base import Usual
 from umm_bench.cli.arguments import GUIDANCE, SEED, SHARE, some_text, whole
 from umm_bench.errors import UserError
 from umm_bench.methods import Prompt
@@ -42,10 +43,13 @@ class Drawn:
 
 
 class Studio:
-    """Draws with a loaded pipeline, one request at a time. `known` are the subjects that a request may name."""
+    """Draws with a loaded pipeline, one request at a time. `known` are the subjects that a request may name, `usual`
+    the settings of one that says nothing.
+    """
 
-    def __init__(self, pipe: UMMPipeline, known: Sequence[methods.Subject] = ()) -> None:
+    def __init__(self, pipe: UMMPipeline, known: Sequence[methods.Subject] = (), usual: Usual | None = None) -> None:
         self.pipe = pipe
+        self.usual = usual or Usual()
         self.known = {subject.id: subject for subject in known}
         self._alone = threading.Lock()
 
@@ -67,7 +71,7 @@ class Studio:
         check_length(self.pipe.tokenizer, "the prompt", text)
         shared: dict[str, Any] = {
             "num_inference_steps": _number(whole(1, MOST_STEPS), asked, "steps", 30),
-            "guidance_scale": _number(GUIDANCE, asked, "guidance", 5.0),
+            "guidance_scale": _number(GUIDANCE, asked, "guidance", self.usual.guidance_scale),
         }
         seed, fast = _number(SEED, asked, "seed", 0), asked.get("fast") is True
         placed = _placed(subjects, text, template.spans([subject.words for subject in subjects]))
@@ -80,6 +84,7 @@ class Studio:
             plain = self.pipe(text, generator=torch.Generator("cpu").manual_seed(seed), **shared).images[0]
             between = time.monotonic()
             generator = torch.Generator("cpu").manual_seed(seed)
+            shared["subject_guidance_scale"] = shared["guidance_scale"] * self.usual.subject_guidance
             umm = self.pipe(text, subjects=placed, fast=fast, generator=generator, **shared).images[0]
         return Drawn(plain, umm, text, (between - began, time.monotonic() - between))
 
@@ -114,7 +119,7 @@ class Studio:
 
         if not isinstance(asked, dict):
             raise UserError(f"{name} says nothing of where it comes from")
-        alpha = _number(SHARE, asked, "alpha", 0.7)
+        alpha = _number(SHARE, asked, "alpha", self.usual.alpha)
         if asked.get("card"):
             card = _read_card(_upload(asked["card"], f"the card of {name}"), name)
             words = card.phrase if not asked.get("words") else _text(asked, "words", f"the words of {name}")

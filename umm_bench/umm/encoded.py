@@ -42,7 +42,7 @@ class EncodeConfig:
     """How pairs become tensors. `views` references of each pair are drawn with `augmentation`; `head_rate` of
     the captions name the subject by its noun alone; `dtype` is that of the kept tensors ("float32" repeats
     uncached training bit by bit, "float16" takes half the disk). `whole_captions` keeps what the uncut caption says as
-    well, for `TrainConfig.distill`.
+    well, for `TrainConfig.distill` and `summary_steps`.
     """
 
     views: int = 4

@@ -32,7 +32,7 @@ MODELS: dict[str, Model] = {
         "a UNet (v-prediction, zero terminal SNR) and a DDIM scheduler. `concept_counts.json` says in how many of "
         "16,384 drawn scenes each concept was.",
         'from diffusers import StableDiffusionPipeline\n\npipe = StableDiffusionPipeline.from_pretrained("{folder}")\n'
-        'image = pipe("a dog on a blue background", num_inference_steps=20, guidance_scale=5.0).images[0]',
+        'image = pipe("a dog on a blue background", num_inference_steps=20, guidance_scale=3.0).images[0]',
         ("vae.", "sd."),
         "It knows the composer's wording and world only; rare concepts are drawn worse than frequent ones, by design. "
         "Its figures are of prompts, not of designs: for a name alone it draws the design that it saw most.",

@@ -14,7 +14,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from figures import Figure
-from umm_bench.base import load_base
+from umm_bench.base import load_base, usual
 from umm_bench.mini import family
 from umm_bench.mini.checking import checker
 from umm_bench.mini.evaluation import detector
@@ -25,7 +25,9 @@ from umm_bench.mini.recipes.sd_data import COUNTED
 from umm_bench.mini.world import backgrounds, scenes, sprites
 from umm_bench.mini.world.sprites import Design
 
-STEPS, GUIDANCE, BATCH = 20, 5.0, 10
+USUAL = usual("mini")
+SUBJECT_SCALE = USUAL.subject_guidance * USUAL.guidance_scale
+STEPS, BATCH = 20, 10
 FREQUENT = 100
 PAIRS = 64
 RARITY = 150
@@ -46,7 +48,7 @@ def draw(prompts: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
             pipeline()(
                 list(prompts[part]),
                 num_inference_steps=STEPS,
-                guidance_scale=GUIDANCE,
+                guidance_scale=USUAL.guidance_scale,
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds[part]],
                 output_type="np",
             ).images

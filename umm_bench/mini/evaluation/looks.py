@@ -28,7 +28,7 @@ from umm_bench.umm_method import load_umm
 
 OTHERS = 20
 CHANCE = 1 / (1 + OTHERS)
-ALPHA = 0.8
+ALPHA = generator.USUAL.alpha
 SEEDS = (200, 201)
 
 
@@ -122,7 +122,8 @@ def draw_subjects(shown: Sequence[Dressed], alpha: float = ALPHA, seeds: Sequenc
                 subjects=[Subject(reference, one.design.concept)],
                 alpha=alpha,
                 num_inference_steps=generator.STEPS,
-                guidance_scale=generator.GUIDANCE,
+                guidance_scale=generator.USUAL.guidance_scale,
+                subject_guidance_scale=generator.SUBJECT_SCALE,
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
                 output_type="np",
             ).images

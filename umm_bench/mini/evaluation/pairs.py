@@ -70,7 +70,8 @@ def _draw(pipe, case: Case, prompt: Prompt) -> list:
         subjects=subjects_of(case, prompt, references=1),
         alpha=looks.ALPHA,
         num_inference_steps=generator.STEPS,
-        guidance_scale=generator.GUIDANCE,
+        guidance_scale=generator.USUAL.guidance_scale,
+        subject_guidance_scale=generator.SUBJECT_SCALE,
         generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
     ).images
 

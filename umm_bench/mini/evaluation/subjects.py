@@ -31,7 +31,7 @@ from umm_bench.umm import Subject, UMMPipeline
 from umm_bench.umm.trainer import noise_schedule
 from umm_bench.umm_method import load_umm
 
-ALPHA = 0.8
+ALPHA = generator.USUAL.alpha
 SEEDS = (100, 101, 102)
 REFERENCES = (0, 1)
 SUBJECTS = 44
@@ -81,7 +81,8 @@ def draw_subjects(designs: list[Design], prompts: list[str], references: Sequenc
                 subjects=[_subject(design, reference)],
                 alpha=ALPHA,
                 num_inference_steps=generator.STEPS,
-                guidance_scale=generator.GUIDANCE,
+                guidance_scale=generator.USUAL.guidance_scale,
+                subject_guidance_scale=generator.SUBJECT_SCALE,
                 generator=[torch.Generator().manual_seed(seed) for seed in SEEDS],
                 output_type="np",
             ).images
