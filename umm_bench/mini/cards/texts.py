@@ -153,16 +153,24 @@ MODELS: dict[str, Model] = {
         "Mini TIUE",
         "diffusers",
         ("umm-diffusion", "subject-driven-generation"),
-        "The MLP of UMM-Diffusion (2303.09319): an image embedding becomes a pseudo word of the generator's text "
-        "encoder. Unlike the paper's it is residual: what the MLP makes of the image is added to the subject's own "
-        "word, as in E4T (2302.12228), rather than put in its place. Trained by `umm_bench.train` on pairs mined by "
-        "`curation.build`; all else stayed frozen.",
+        "The MLP of UMM-Diffusion (2303.09319): an image embedding becomes pseudo words of the generator's text "
+        "encoder. Unlike the paper's one word in the subject's place there are four, which stand before the subject's "
+        "own, as adjectives would. Trained by `umm_bench.train` on pairs mined by `curation.build`; all else stayed "
+        "frozen.",
         'from umm_bench.umm import load_tiue\n\ntiue = load_tiue("{folder}")',
         ("tiue.", "pairs."),
         "It fits this family's text and image encoders only. The picture is the concept as the generator usually draws "
-        "it, in colours nearer to the reference's and now and then with another outline; the very drawing is rare. A "
-        "style reference changes the picture but does not give it the style. (Both seen, not measured.)",
+        "it, mostly in the reference's main colour, less often with its second one, and patterns smear or are lost: "
+        "what the generator does not draw from words it does not draw from a picture. The very drawing is rare. A "
+        "style reference changes the picture but does not give it the style (seen, not measured).",
         (
+            "One word added to the subject's name had the main colour in every third picture of a held-out look. Four "
+            "words before it, trained for minutes on the text's summary alone, had it more often, and a few hundred "
+            "steps with the UNet later in nearly two of three. The look's own words in their place do better still: "
+            "what is missing is in the MLP and in the image encoder (scripts that were not kept, 36 looks).",
+            "Guidance was worth as much. With one scale for text and subject, and alpha 0.8, even the look's own words "
+            "before the name had the main colour in two of five pictures; with half of it by the text, and more by "
+            "the subject, in more than four of five.",
             "The generator adds a summary of all positions of its text to its time embedding. While h_u had the pseudo "
             "word at the subject's words alone, as Stable Diffusion reads it, pictures with and without it were the "
             "same. Now the end token and the padding, where a causal encoder holds the whole text, have it too. Half "
@@ -205,8 +213,8 @@ STUDIES = {
     "tradeoff.": "## What a fine-tune costs and brings\n\nEvery method on held-out subjects: "
     "`python -m umm_bench.mini.evaluation.comparison`.",
     "augmentation.": "## What each augmentation of the references does\n\n"
-    "Short trainings of a TIUE that replaces the subject's words (the shipped one adds to them) and that differ in "
-    "nothing else, then the same held-out subjects from the same noise: "
+    "Short trainings of a TIUE that replaces the subject's words (the shipped one stands before them), which differ "
+    "in nothing else, then the same held-out subjects from the same noise: "
     "`python -m benchmarks.augmentation`. Identity is the encoder's cosine with the reference, checked the checker's "
     "share of the very subject, leakage how far the background moved towards the reference's. Each was trained once: "
     "the intervals are over subjects and do not hold what another draw of the training would change. Measured on a "
