@@ -44,9 +44,10 @@ from umm_bench.mini.measured import FIGURES, write_figures
 from umm_bench.mini.world import scenes, suite
 from umm_bench.umm import Subject, UMMPipeline
 from umm_bench.umm.augment import Augmentation
-from umm_bench.umm.encoded import EncodeConfig, EncodedPairs, encode_pairs
+from umm_bench.umm.encoded import EncodedPairs, encode_pairs
 from umm_bench.umm.pairs import Pair
-from umm_bench.umm.trainer import TrainConfig, initial_state, train
+from umm_bench.umm.settings import EncodeConfig, TrainConfig
+from umm_bench.umm.trainer import initial_state, train
 from umm_bench.umm_method import load_umm
 
 _NONE = Augmentation(jitter=0, flip=0, colour=0, rotation=0, margin=0)

@@ -49,12 +49,12 @@ from umm_bench.cli.commands import quiet_libraries, run_command
 from umm_bench.images import open_image
 from umm_bench.umm import UMMPipeline, fuse_hidden_states
 from umm_bench.umm.augment import Augmentation
-from umm_bench.umm.encoded import EncodeConfig, EncodedPairs, encode_pairs
+from umm_bench.umm.encoded import EncodedPairs, encode_pairs
 from umm_bench.umm.pairs import Pair, subject_caption, target_image
+from umm_bench.umm.settings import EncodeConfig, TrainConfig
 from umm_bench.umm.tiue import read_positions, rearrange, rearranged_hidden_states, span_positions
 from umm_bench.umm.trainer import (
     PRECISIONS,
-    TrainConfig,
     TrainState,
     _indices,
     denoising_loss,

@@ -175,8 +175,8 @@ class Base:
                 failed.append(error)
         else:
             # of two variants one is usually not there, which is not what is wrong
-            error = next((each for each in failed if not _NOT_THERE.search(str(each))), failed[0])
-            raise UserError(f"cannot load base '{self.name}' from {self.location}: {first_line(error)}") from error
+            told = next((each for each in failed if not _NOT_THERE.search(str(each))), failed[0])
+            raise UserError(f"cannot load base '{self.name}' from {self.location}: {first_line(told)}") from told
         pipe.set_progress_bar_config(disable=True)
         return self.place(pipe)
 

@@ -143,7 +143,6 @@ def _train(run: dict[str, Any], args: argparse.Namespace, pairs: Path, output: P
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit status: 0, or 2 after one line on an error of the user's."""
-    quiet_libraries()
     return run_command(lambda: _command(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -163,6 +162,7 @@ def _command(words: list[str]) -> None:
     parser.add_argument("--quota", type=whole(), default=200, help="pairs of a class (%(default)s)")
     parser.add_argument("--steps", type=whole(), default=300, help="training steps (%(default)s)")
     options = parser.parse_args(words)
+    quiet_libraries()
     check_folder(options.folder, "--folder")
     if not (options.output / "umm_bench.duckdb").is_file():
         raise UserError(f"no run is in {options.output}; `python -m umm_bench.run` makes one")

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
     from umm_bench.umm import UMMPipeline
-    from umm_bench.umm.encoded import EncodeConfig, EncodedPairs
-    from umm_bench.umm.trainer import TrainConfig, TrainState
+    from umm_bench.umm.encoded import EncodedPairs
+    from umm_bench.umm.settings import EncodeConfig, TrainConfig
+    from umm_bench.umm.trainer import TrainState
 
 T = TypeVar("T")
 
@@ -39,10 +40,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter):
 
 def _parser() -> Parser:
     from umm_bench.umm.augment import Augmentation
-    from umm_bench.umm.encoded import EncodeConfig
-    from umm_bench.umm.tiue import PLACEMENTS
-    from umm_bench.umm.trainer import TrainConfig
-    from umm_bench.umm.validation import ValidationConfig
+    from umm_bench.umm.settings import PLACEMENTS, EncodeConfig, TrainConfig, ValidationConfig
 
     run, encode, augment, validation = TrainConfig(), EncodeConfig(), Augmentation(), ValidationConfig()
     parser = Parser(
@@ -198,8 +196,9 @@ def _shower(
     import numpy as np
 
     from umm_bench.umm.pairs import read_pairs
+    from umm_bench.umm.settings import ValidationConfig
     from umm_bench.umm.trainer import release_encoders
-    from umm_bench.umm.validation import ValidationConfig, check_prompts, choose_references, validation_grid
+    from umm_bench.umm.validation import check_prompts, choose_references, validation_grid
 
     config = ValidationConfig(subjects=args.validation_subjects)
     if args.validation_prompt:
@@ -239,12 +238,13 @@ def _check_outputs(args: argparse.Namespace, cache: Path) -> None:
 
 def command(args: argparse.Namespace) -> None:
     """Encodes the pairs, trains, and leaves the TIUE in `args.output`. UserError for unusable arguments."""
+    quiet_libraries()
     from umm_bench.base import choose_precision, load_base, resolve_model
     from umm_bench.umm.augment import Augmentation
     from umm_bench.umm.checkpoint import STATE_FILE, load_state, run_identity, save_state
-    from umm_bench.umm.encoded import EncodeConfig
+    from umm_bench.umm.settings import EncodeConfig, TrainConfig
     from umm_bench.umm.tiue import load_tiue
-    from umm_bench.umm.trainer import TrainConfig, initial_state, noise_schedule, release_encoders, train
+    from umm_bench.umm.trainer import initial_state, noise_schedule, release_encoders, train
     from umm_bench.umm_method import load_umm
 
     found = os.path.exists(args.output / STATE_FILE)
@@ -283,7 +283,6 @@ def command(args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    quiet_libraries()
     return run_command(lambda: command(_parser().parse_args(argv)))
 
 

@@ -16,7 +16,8 @@ from umm_bench.errors import UserError
 from umm_bench.images import open_image, square
 from umm_bench.umm import SubjectCard, load_card, load_tiue
 from umm_bench.umm.checkpoint import STATE_FILE, load_state, save_state
-from umm_bench.umm.trainer import TrainConfig, initial_state
+from umm_bench.umm.settings import TrainConfig
+from umm_bench.umm.trainer import initial_state
 
 
 def _encoded(kind: str, **settings) -> bytes:

@@ -8,18 +8,10 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from tests.umm.conftest import make_umm, row
 from umm_bench.errors import UserError
-from umm_bench.umm.encoded import EncodeConfig, EncodedPairs, encode_pairs
+from umm_bench.umm.encoded import EncodedPairs, encode_pairs
 from umm_bench.umm.pairs import read_pairs
-from umm_bench.umm.trainer import (
-    TrainConfig,
-    denoising_loss,
-    draw,
-    initial_state,
-    noise_schedule,
-    summary_loss,
-    train,
-    umm_loss,
-)
+from umm_bench.umm.settings import EncodeConfig, TrainConfig
+from umm_bench.umm.trainer import denoising_loss, draw, initial_state, noise_schedule, summary_loss, train, umm_loss
 
 CONFIG = TrainConfig(hidden_dim=16, drop_rate=0.0)
 ENCODE = EncodeConfig(views=2, chunk_size=4, dtype="float32", head_rate=1.0, whole_captions=True)
@@ -59,7 +51,8 @@ def test_the_target_may_be_what_the_generator_makes_of_the_whole_caption(umm, pa
 def reads_a_summary(tiny_sd, tiny_image_encoder):
     torch.manual_seed(0)
     more = {"addition_embed_type": "text", "addition_embed_type_num_heads": 2}
-    unet = UNet2DConditionModel.from_config({**tiny_sd.unet.config, **more})
+    known = {name: value for name, value in tiny_sd.unet.config.items() if not name.startswith("_")}
+    unet = UNet2DConditionModel.from_config(known | more)
     sd = StableDiffusionPipeline.from_pipe(tiny_sd, unet=unet)
     return make_umm(sd, tiny_image_encoder, placement="before")
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmarks import augmentation, training
 from tests.umm.conftest import make_umm, picture
-from umm_bench.umm.trainer import TrainConfig
+from umm_bench.umm.settings import TrainConfig
 
 CONFIG = TrainConfig(steps=3, batch_size=2, hidden_dim=16, learning_rate=1e-2, warmup_steps=1, drop_rate=0.3)
 

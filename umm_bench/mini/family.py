@@ -145,12 +145,16 @@ def ship(name: str, save: Callable[[Path], None]) -> Path:
 
 def main(argv: list[str] | None = None) -> int:
     """`python -m umm_bench.mini.family FOLDER`: make the TIUE that `umm_bench.train` left in FOLDER the family's."""
-    from umm_bench.umm import load_tiue
-
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args(argv).folder
-    return run_command(lambda: print(f"wrote {ship('tiue', load_tiue(folder).save_pretrained)}"))
+
+    def command() -> None:
+        from umm_bench.umm import load_tiue
+
+        print(f"wrote {ship('tiue', load_tiue(folder).save_pretrained)}")
+
+    return run_command(command)
 
 
 if __name__ == "__main__":

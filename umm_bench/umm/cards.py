@@ -13,7 +13,7 @@ from torch import Tensor
 
 from atomic import whole_file
 from umm_bench.errors import UserError
-from umm_bench.umm.tiue import Placement
+from umm_bench.umm.settings import Placement
 
 FORMATS: dict[str, Placement] = {"umm-card/1": "replace", "umm-card/2": "add", "umm-card/3": "before"}
 

@@ -14,8 +14,9 @@ from torch import Tensor
 from umm_bench.errors import UserError
 from umm_bench.umm.encoded import EncodedPairs, tokenizer_digest, weights_digest
 from umm_bench.umm.pipeline import UMMPipeline
+from umm_bench.umm.settings import TrainConfig
 from umm_bench.umm.tiue import TIUE
-from umm_bench.umm.trainer import TrainConfig, TrainState, initial_state
+from umm_bench.umm.trainer import TrainState, initial_state
 from umm_bench.weights import LOAD_ERRORS, first_line
 
 STATE_FILE = "training_state.safetensors"

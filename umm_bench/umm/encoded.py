@@ -10,7 +10,7 @@ import logging
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import accumulate, islice
 from pathlib import Path
 
@@ -24,9 +24,9 @@ from transformers import CLIPTokenizer
 from atomic import whole_file
 from umm_bench.errors import UserError
 from umm_bench.images import open_image
-from umm_bench.umm.augment import Augmentation
 from umm_bench.umm.pairs import Pair, subject_caption, target_image
 from umm_bench.umm.pipeline import UMMPipeline
+from umm_bench.umm.settings import EncodeConfig
 from umm_bench.umm.tiue import span_positions
 from umm_bench.weights import LOAD_ERRORS
 
@@ -35,22 +35,6 @@ logger = logging.getLogger(__name__)
 FORMAT = 1  # goes up when the same pairs, models and settings come to be encoded otherwise
 # pictures that the VAE takes at once: four of 512x512, whose activations then stay below a training step's
 _PIXELS_AT_ONCE = 2**20
-
-
-@dataclass(frozen=True)
-class EncodeConfig:
-    """How pairs become tensors. `views` references of each pair are drawn with `augmentation`; `head_rate` of
-    the captions name the subject by its noun alone; `dtype` is that of the kept tensors ("float32" repeats
-    uncached training bit by bit, "float16" takes half the disk). `whole_captions` keeps what the uncut caption says as
-    well, for `TrainConfig.distill` and `summary_steps`.
-    """
-
-    views: int = 4
-    head_rate: float = 0.8
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    dtype: str = "float16"
-    chunk_size: int = 128
-    whole_captions: bool = False
 
 
 @dataclass(frozen=True)

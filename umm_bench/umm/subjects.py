@@ -17,7 +17,8 @@ from umm_bench.errors import UserError
 from umm_bench.images import ImageInput
 from umm_bench.umm.cards import SubjectCard
 from umm_bench.umm.guidance import Branch, Schedule
-from umm_bench.umm.tiue import Placement, find_phrase, subject_hidden_states
+from umm_bench.umm.settings import Placement
+from umm_bench.umm.tiue import find_phrase, subject_hidden_states
 
 
 @dataclass(frozen=True)

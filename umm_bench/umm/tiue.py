@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from diffusers import ConfigMixin, ModelMixin, StableDiffusionPipeline
@@ -22,11 +22,8 @@ from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from umm_bench.errors import UserError
+from umm_bench.umm.settings import PLACEMENTS, Placement
 from umm_bench.weights import LOAD_ERRORS, first_line, weights_variant
-
-Placement = Literal["replace", "add", "before"]
-"""What pseudo words do to the subject's own: take their place, are added to them, or stand before them."""
-PLACEMENTS: tuple[Placement, ...] = get_args(Placement)
 
 
 class TIUE(ModelMixin, ConfigMixin):

@@ -24,55 +24,13 @@ from umm_bench.errors import UserError
 from umm_bench.umm.encoded import Batch, EncodedPairs
 from umm_bench.umm.frozen import FrozenConvolutions
 from umm_bench.umm.pipeline import UMMPipeline
-from umm_bench.umm.tiue import TIUE, Placement, subject_hidden_states
+from umm_bench.umm.settings import TrainConfig
+from umm_bench.umm.tiue import TIUE, subject_hidden_states
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 PRECISIONS = {"no": None, "bf16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """One training run.
-
-    A step sees `batch_size` rows in each of `gradient_accumulation_steps` passes of every process.
-    `min_snr_gamma` 0 weighs all timesteps alike (2303.09556); `drop_rate` is the part of the rows whose image
-    embedding is zeroed, which teaches the word for "no image" (the UNet is frozen, so dropping the text as
-    well would train nothing). `mixed_precision` "bf16" keeps the frozen models in bfloat16 and the MLP in
-    float32; "no" leaves the pipeline as it is. `placement` is the TIUE's.
-    `distill` in [0, 1] is how much of the target is, where a caption was cut to the subject's noun, what the generator
-    itself predicts given the whole caption: the picture is to say what the words did. It has none of the noise of a
-    single picture's target, and never more than the words could say; it costs a forward pass. The first
-    `summary_steps` do without the UNet's layers: they bring the summary of the text that it adds to its time embedding
-    to what it is of the whole caption, some ten times faster.
-    """
-
-    steps: int = 2000
-    batch_size: int = 16
-    gradient_accumulation_steps: int = 1
-    learning_rate: float = 3e-4
-    weight_decay: float = 1e-2
-    warmup_steps: int = 100
-    gradient_clip: float = 1.0
-    min_snr_gamma: float = 5.0
-    drop_rate: float = 0.05
-    ema_decay: float = 0.999
-    mixed_precision: str = "no"
-    seed: int = 0
-    num_pseudo_words: int = 1
-    hidden_dim: int = 1024
-    depth: int = 2
-    placement: Placement = "replace"
-    distill: float = 0.0
-    summary_steps: int = 0
-
-    def rows_per_step(self, processes: int = 1) -> int:
-        return self.batch_size * self.gradient_accumulation_steps * processes
-
-    def learning_rate_at(self, step: int) -> float:
-        """A linear rise over `warmup_steps`, then constant."""
-        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
 
 
 @dataclass

@@ -13,24 +13,8 @@ from umm_bench.errors import UserError
 from umm_bench.images import open_image, square
 from umm_bench.umm.pairs import Pair
 from umm_bench.umm.pipeline import Subject, UMMPipeline
+from umm_bench.umm.settings import ValidationConfig
 from umm_bench.umm.tiue import TIUE, cut_off, find_phrase
-
-
-@dataclass(frozen=True)
-class ValidationConfig:
-    """`prompts` are templates with {subject}; `subjects` is how many references are shown."""
-
-    prompts: tuple[str, ...] = ("a {subject}", "a {subject} on a beach", "a {subject} in the snow")
-    subjects: int = 4
-    alpha: float = 0.7
-    num_inference_steps: int = 20
-    guidance_scale: float = 5.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for prompt in self.prompts:
-            if prompt.count("{subject}") != 1:
-                raise UserError(f'the validation prompt "{prompt}" must contain {{subject}} once')
 
 
 @dataclass(frozen=True)

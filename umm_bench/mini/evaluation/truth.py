@@ -11,11 +11,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from diffusers import AutoencoderKL
 from PIL import Image, ImageDraw
 
 from figures import Figure
@@ -25,6 +23,9 @@ from umm_bench.mini.evaluation.intervals import share
 from umm_bench.mini.world import backgrounds, looks, scenes, sprites, suite
 from umm_bench.mini.world.looks import Look
 from umm_bench.mini.world.sprites import Design
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
 
 VALIDATION, TUNING = "checker-validate", "checker-tune"  # keys of the pictures
 SUBJECTS, GROUPS, PAIRS = 48, 24, 20  # designs shown alone, in groups, and beside another
@@ -143,14 +144,19 @@ def figures() -> Iterator[Figure]:
 
 @functools.cache
 def _vae() -> AutoencoderKL:
+    import torch
+    from diffusers import AutoencoderKL
+
     return AutoencoderKL.from_pretrained(family.path("sd") / "vae", torch_dtype=torch.float32).eval()
 
 
-@torch.inference_mode()
 def decoded(image: np.ndarray) -> np.ndarray:
     """What the family's VAE makes of a picture, uint8 [64, 64, 3]."""
-    x_BCHW = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
-    x_BCHW = _vae().decode(_vae().encode(x_BCHW).latent_dist.mean).sample.clamp(-1, 1)
+    import torch
+
+    x_BCHW = torch.tensor(image).permute(2, 0, 1)[None].float() / 127.5 - 1
+    with torch.inference_mode():
+        x_BCHW = _vae().decode(_vae().encode(x_BCHW).latent_dist.mean).sample.clamp(-1, 1)
     return ((x_BCHW[0].permute(1, 2, 0) + 1) * 127.5).round().byte().numpy()
 
 
