@@ -61,7 +61,7 @@ mini: $(INSTALLED) ## the mini family from the sprites: hours on two cores; resu
 	$(PY) -m umm_bench.mini.world.corpus --size $(MINI_PAIRS) --varied
 	$(PY) -m curation.build --source laion --input data/mini-laion-$(MINI_PAIRS)-varied --output data/pairs-$(MINI_PAIRS)-varied
 	$(PY) -m umm_bench.train --data data/pairs-$(MINI_PAIRS)-varied --base mini --output runs/mini/tiue-varied --placement before \
-		--num-pseudo-words 4 --head-rate 1 --distill 0.5 --summary-steps 2000 --steps 10000 --batch-size 32 --lr 7e-4 --min-snr-gamma 0 --views 2 \
+		--num-pseudo-words 4 --head-rate 1 --distill 0.9 --summary-steps 2000 --steps 4000 --batch-size 32 --lr 7e-4 --min-snr-gamma 0 --views 2 \
 		--augment-rotation 10 --augment-colour 0 --resume
 	$(PY) -m umm_bench.mini.family runs/mini/tiue-varied
 	$(PY) -m umm_bench.mini.evaluate --write

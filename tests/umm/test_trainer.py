@@ -11,7 +11,7 @@ from diffusers import DDPMScheduler
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.umm.conftest import make_umm, row
+from tests.umm.conftest import make_tiue, make_umm, row
 from umm_bench.errors import UserError
 from umm_bench.umm import TIUE
 from umm_bench.umm import encoded as encoding
@@ -378,5 +378,9 @@ def test_a_training_may_begin_with_a_trained_tiue(umm, encoded, identity):
     begun = initial_state(umm, CONFIG, state.tiue)
     assert same(weights(begun.tiue), weights(state.tiue)) and same(weights(begun.ema), weights(state.tiue))
     assert run_identity(umm, encoded, 4, state.tiue) != run_identity(umm, encoded, 4)
+    of_another_base = make_tiue(hidden_dim=8, word_std=3.0)
+    begun = initial_state(umm, dataclasses.replace(CONFIG, hidden_dim=8), of_another_base).tiue
+    embeds_BE = torch.ones(1, 24)
+    assert torch.equal(begun(embeds_BE), of_another_base(embeds_BE))
     with pytest.raises(UserError, match="hidden_dim=16, this one 8"):
         initial_state(umm, dataclasses.replace(CONFIG, hidden_dim=8), state.tiue)

@@ -83,7 +83,8 @@ def initial_state(pipe: UMMPipeline, config: TrainConfig, start: TIUE | None = N
             if start.config[name] != tiue.config[name]:
                 raise UserError(f"the TIUE to begin with has {name}={start.config[name]}, this one {tiue.config[name]}")
         tiue.load_state_dict(start.state_dict())
-        tiue.register_to_config(word_std=start.config.word_std)
+        tiue.word_std = start.config.word_std
+        tiue.register_to_config(word_std=tiue.word_std)
     tiue.to(pipe.unet.device)
     optimizer = torch.optim.AdamW(
         tiue.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay, fused=True
