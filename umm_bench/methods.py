@@ -142,7 +142,7 @@ class Generation:
     """Sampling settings shared by all methods of a run; the meanings are diffusers' (guidance 1 is off)."""
 
     num_inference_steps: int = 20
-    guidance_scale: float = 7.5
+    guidance_scale: float = 5.0
 
 
 class Method(Protocol):

@@ -209,6 +209,7 @@ def test_a_tiue_that_adds_nothing_saves_no_error(monkeypatch):
     designs = subjects.held_out_designs()[:2]
     own, other, none = subjects.errors(designs).T
     assert (np.abs(own / none - 1) > 1e-3).all() and (np.abs(own / other - 1) > 1e-4).all()
+    pipe.tiue.register_to_config(placement="add")
     for parameter in pipe.tiue.parameters():
         parameter.data.zero_()
     assert np.allclose(subjects.errors(designs), none[:, None])

@@ -68,8 +68,12 @@ def test_a_batch_equals_its_members(pipe):
 def test_h_u_changes_at_the_subject_and_where_the_text_has_ended(pipe):
     h_y = pipe.encode_prompt([PROMPT], pipe.device, 1, False)[0]
     h_u = pipe.encode_subject_prompt([PROMPT], h_y, [cat()], [frozenset({0})])[frozenset({0})]
-    end = len(pipe.tokenizer(PROMPT).input_ids) - 1
-    assert (h_u != h_y).any(dim=-1)[0].nonzero().flatten().tolist() == [2, *range(end, h_y.shape[1])]
+    words, end = pipe.tiue.config.num_pseudo_words, len(pipe.tokenizer(PROMPT).input_ids) - 1
+    assert pipe.tiue.config.placement == "before"
+    assert torch.equal(h_u[:, :2], h_y[:, :2])
+    assert (h_u[0, 2 : 2 + words] != h_y[0, 2]).any(dim=-1).all() and (h_u[0, 2 + words] != h_y[0, 2]).any()
+    assert torch.equal(h_u[:, 3 + words : end + words], h_y[:, 3:end])  # the text around it, moved on
+    assert (h_u[:, end + words :] != h_y[:, end : h_y.shape[1] - words]).any(dim=-1).all()
 
 
 def test_save_and_load_give_the_same_image(pipe, tmp_path):

@@ -17,10 +17,9 @@ from umm_bench.umm import TIUE
 from umm_bench.umm import encoded as encoding
 from umm_bench.umm.checkpoint import STATE_FILE, check_encoder, load_state, run_identity, save_state
 from umm_bench.umm.encoded import EncodedPairs, encode_pairs, tokenizer_digest
-from umm_bench.umm.frozen import FrozenConvolutions
 from umm_bench.umm.pairs import read_pairs, subject_caption, target_image
 from umm_bench.umm.settings import EncodeConfig, TrainConfig
-from umm_bench.umm.trainer import _indices, initial_state, min_snr_weight, train
+from umm_bench.umm.trainer import FrozenConvolutions, _indices, initial_state, min_snr_weight, train
 
 CONFIG = TrainConfig(steps=4, batch_size=4, hidden_dim=16, learning_rate=1e-2, warmup_steps=2, drop_rate=0.25)
 ENCODE = EncodeConfig(views=2, chunk_size=4, dtype="float32")

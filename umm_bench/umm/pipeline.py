@@ -111,10 +111,7 @@ class UMMPipeline(StableDiffusionPipeline):
 
         Raises UserError without a TIUE, with an unreadable image and with a card made for another base.
         """
-        return [
-            self._embedded_words(subject) if subject.card is None else self._card_words(subject.card)
-            for subject in subjects
-        ]
+        return [self._embedded_words(s) if s.card is None else self._card_words(s.card) for s in subjects]
 
     def _card_words(self, card: SubjectCard) -> Tensor:
         width = self.text_encoder.config.hidden_size
@@ -149,9 +146,8 @@ class UMMPipeline(StableDiffusionPipeline):
     ) -> dict[Branch, Tensor]:
         """Hidden states [N, L, D] of each branch: h_y with that branch's subjects taken from their images.
 
-        `lora_scale` is that of a LoRA on the text encoder, as for encode_prompt.
-
-        Raises UserError for a phrase that a prompt lacks, repeats or cuts off, and for phrases that overlap.
+        `lora_scale` is that of a LoRA on the text encoder, as for encode_prompt. Raises UserError for a phrase that a
+        prompt lacks, repeats or cuts off, and for phrases that overlap.
         """
         # as encode_prompt does: a textual inversion of several vectors is several tokens
         prompt = [self.maybe_convert_prompt(text, self.tokenizer) for text in prompt]
