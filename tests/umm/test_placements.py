@@ -170,6 +170,13 @@ def test_they_mix_with_words_that_replace_and_that_are_added(umm, adding):
     assert torch.allclose(mixed[:, 6], alone[:, 6], atol=1e-5)
 
 
+def test_the_end_of_a_prompt_that_makes_room_for_them_is_named(umm, caplog):
+    for prompt, lost in (("a dog" + " on snow" * 9, []), ("a dog" + " on snow" * 10, ["on snow"])):
+        caplog.clear()
+        umm.encode_subject_prompt([prompt], states(umm, prompt), [said(umm, "small red", "dog")], [frozenset({0})])
+        assert [record.args[0] for record in caplog.records if "pseudo words" in record.message] == lost
+
+
 def test_a_prompt_without_room_for_them_is_refused_and_its_end_may_go(umm):
     fits = "on snow " * 9 + "a dog"  # 18 + 2 tokens and two words before the last, of 22
     h_y = states(umm, fits)

@@ -24,7 +24,7 @@ class TrainConfig:
     itself predicts given the whole caption: the picture is to say what the words did. It has none of the noise of a
     single picture's target, and never more than the words could say; it costs a forward pass. The first
     `summary_steps` do without the UNet's layers: they bring the summary of the text that it adds to its time embedding
-    to what it is of the whole caption, some ten times faster.
+    to what it is of the whole caption, and take a fraction of a step's time.
     """
 
     steps: int = 2000

@@ -3,6 +3,7 @@
 Shapes: N prompts, L tokens, D width of the text encoder, E of the image embedding, K pseudo words, S subjects.
 """
 
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,7 +19,9 @@ from umm_bench.images import ImageInput
 from umm_bench.umm.cards import SubjectCard
 from umm_bench.umm.guidance import Branch, Schedule
 from umm_bench.umm.settings import Placement
-from umm_bench.umm.tiue import find_phrase, subject_hidden_states
+from umm_bench.umm.tiue import cut_off, find_phrase, subject_hidden_states
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,8 @@ def subject_masks(
             masks_SNL[s, n, list(positions)] = True
         if (masks_SNL[:, n].sum(dim=0) > 1).any():
             raise UserError(f'two subjects share words of the prompt "{prompt}"')
+        if room and (lost := cut_off(tokenizer, prompt, room)):  # without room it is encode_prompt that warns
+            logger.warning('with pseudo words before its subjects the prompt is too long; not read of it: "%s"', lost)
     return masks_SNL
 
 

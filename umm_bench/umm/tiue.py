@@ -120,11 +120,14 @@ def span_positions(tokenizer: CLIPTokenizer, prompt: str, start: int, end: int, 
     return positions
 
 
-def cut_off(tokenizer: CLIPTokenizer, text: str) -> str:
-    """The end of `text` that is beyond the tokenizer's length limit; empty where all of it is read."""
+def cut_off(tokenizer: CLIPTokenizer, text: str, room: int = 0) -> str:
+    """The end of `text` that is beyond the tokenizer's length limit, with `room` for pseudo words; empty where all of
+    it is read.
+    """
     offsets = tokenizer(text, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    limit = tokenizer.model_max_length - room
     # the last of the places belongs to the end token
-    return text[offsets[tokenizer.model_max_length - 1][0] :] if len(offsets) > tokenizer.model_max_length else ""
+    return text[offsets[limit - 1][0] :] if len(offsets) > limit else ""
 
 
 def phrase_spans(prompt: str, phrase: str) -> list[tuple[int, int]]:
